@@ -149,11 +149,11 @@ mod tests {
                     Ok(next) => next.as_str().to_owned(),
                     Err(why) => format!("- {why}"),
                 };
-                table += &format!(
+                table.push(format!(
                     "{:<11} {:<25} {cell}\n",
                     state.as_str(),
                     format!("{event:?}")
-                );
+                ));
             }
         }
         expect_test::expect_file!["../tests/snapshots/approval.txt"].assert_eq(&table.concat());
