@@ -1,1 +1,5 @@
 //! stub
+pub mod config;
+pub mod secrets;
+pub mod supervise;
+pub mod upstreams;

@@ -1,1 +1,11 @@
-fn main() {}
+//! The `portcullis` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|command| command == "supervise") {
+        return gateway::supervise::main(args);
+    }
+    ExitCode::SUCCESS
+}
