@@ -1,0 +1,3 @@
+//! The log: a stub until it is merged.
+
+pub mod read;
