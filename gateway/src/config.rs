@@ -14,6 +14,7 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use policy::action::Digest;
 use policy::decision::Policy;
@@ -208,6 +209,16 @@ fn local() -> BTreeMap<UserName, User> {
         .collect()
 }
 
+/// The names that a section has. What is none is told where it is written.
+fn names<T: FromStr>(section: Option<&Table<'_>>) -> Vec<String> {
+    section
+        .into_iter()
+        .flat_map(Table::entries)
+        .filter(|item| item.name.parse::<T>().is_ok())
+        .map(|item| item.name.to_owned())
+        .collect()
+}
+
 fn sections(root: &Table<'_>) -> Config {
     let mut config = Config::empty();
     if let Some(table) = root.get("gateway").and_then(|item| item.table()) {
@@ -216,16 +227,9 @@ fn sections(root: &Table<'_>) -> Config {
 
     let named = |key| root.get(key).and_then(|item| item.table());
     let (servers, groups, users) = (named("mcp_servers"), named("groups"), named("users"));
-    let names = |table: &Option<Table<'_>>| -> Vec<String> {
-        table
-            .iter()
-            .flat_map(Table::entries)
-            .map(|item| item.name.to_owned())
-            .collect()
-    };
-    let server_names = names(&servers);
-    let group_names = names(&groups);
-    let mut user_names = names(&users);
+    let server_names = names::<ServerName>(servers.as_ref());
+    let group_names = names::<GroupName>(groups.as_ref());
+    let mut user_names = names::<UserName>(users.as_ref());
 
     for item in servers.iter().flat_map(Table::entries) {
         let name = item.parsed_name::<ServerName>();

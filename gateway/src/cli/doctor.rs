@@ -226,9 +226,15 @@ fn confinement(root: bool, found: &mut Findings) {
         );
         return;
     }
-    let landlock = fs::read_to_string("/sys/kernel/security/lsm")
-        .is_ok_and(|list| list.trim().split(',').any(|one| one == "landlock"));
-    if landlock {
+    let Ok(list) = fs::read_to_string("/sys/kernel/security/lsm") else {
+        found.warn(
+            "confinement",
+            "it cannot be seen here whether the kernel offers Landlock; without it no stdio server starts",
+            "`ls /sys/kernel/security/lsm`, or run as root: servers then get uids of their own",
+        );
+        return;
+    };
+    if list.trim().split(',').any(|one| one == "landlock") {
         found.ok(
             "confinement",
             "Landlock keeps stdio servers out of the data and configuration directories",
@@ -236,7 +242,7 @@ fn confinement(root: bool, found: &mut Findings) {
     } else {
         found.fail(
             "confinement",
-            "this kernel offers no Landlock (or does not say so), so a stdio server could read the data directory",
+            "this kernel offers no Landlock, so a stdio server could read the data directory",
             "run as root (servers then get uids of their own), or on Linux 5.13 or later with `landlock` among the LSMs",
         );
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use policy::secret::MASK;
 use serde::Serialize;
 
 use crate::text::printable;
@@ -82,23 +83,25 @@ impl Problem {
 
 impl Excerpt {
     fn new(line: &str, begin: usize, span: &Range<usize>, hidden: &[Range<usize>]) -> Option<Self> {
-        let shown: String = line
+        let is_hidden = |at: usize| hidden.iter().any(|range| range.contains(&at));
+        let rest: String = line
             .char_indices()
-            .map(|(n, c)| {
-                let secret = hidden.iter().any(|range| range.contains(&(begin + n)));
-                if secret { '•' } else { c }
-            })
+            .filter(|(n, _)| !is_hidden(begin + n))
+            .map(|(_, c)| c)
             .collect();
-        if shown.trim().is_empty() || policy::secret::is_credential(&shown) {
+        if line.trim().is_empty() || policy::secret::is_credential(&rest) {
             return None;
         }
         let (mut out, mut before, mut marked) = (String::new(), 0, 0);
-        for ((n, _), c) in line.char_indices().zip(shown.chars()) {
-            let piece = if c == '\t' {
-                " ".to_owned()
-            } else {
-                printable(c.encode_utf8(&mut [0; 4]))
+        let mut in_hidden = false;
+        for (n, c) in line.char_indices() {
+            let piece = match (is_hidden(begin + n), c) {
+                (true, _) if in_hidden => String::new(),
+                (true, _) => MASK.to_owned(),
+                (false, '\t') => " ".to_owned(),
+                (false, _) => printable(c.encode_utf8(&mut [0; 4])),
             };
+            in_hidden = is_hidden(begin + n);
             let width = piece.chars().count();
             if begin + n < span.start {
                 before += width;
@@ -157,7 +160,7 @@ impl fmt::Display for Problem {
         if let Some(accepted) = &self.accepted {
             for (n, line) in accepted.lines().enumerate() {
                 let mark = if n == 0 { '=' } else { ' ' };
-                write!(f, "\n{:indent$}{mark} {line}", "")?;
+                f.write_str(format!("\n{:indent$}{mark} {line}", "").trim_end())?;
             }
         }
         Ok(())

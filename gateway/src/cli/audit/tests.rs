@@ -51,5 +51,28 @@ fn a_story_is_told_in_sentences() {
 
 #[test]
 fn a_story_is_shown_whole_and_cannot_deceive() {
-    expect![[r#""#]].assert_eq(&show(&story(), &Output::new(false)));
+    expect![[r#"
+        id            act_7
+        seq           7
+        at            2026-01-02 03:04:05 UTC
+        closed at     2026-01-02 03:05:05 UTC
+        group         work
+        conversation  token:tok_1
+        principal     token:tok_1 (laptop)
+        what          mail__send
+        decision      ask
+        rules         dangerous_writes
+        labels        untrusted
+        why           it may change something that cannot be undone
+        approval      q7: approved by ana
+        outcome       ok
+        hash          bb
+        prev          aa
+        arguments
+          {
+            "to": "ana@example.org",
+            "body": "hi\u{202e}\nthere"
+          }
+    "#]]
+    .assert_eq(&show(&story(), &Output::new(false)));
 }
