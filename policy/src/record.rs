@@ -425,11 +425,11 @@ mod tests {
             |e| e.body.push(' '),
             |e| {
                 e.prev
-                    .replace_range(..1, if e.prev.starts_with('f') { "e" } else { "f" })
+                    .replace_range(..1, if e.prev.starts_with('f') { "e" } else { "f" });
             },
             |e| {
                 e.hash
-                    .replace_range(..1, if e.hash.starts_with('f') { "e" } else { "f" })
+                    .replace_range(..1, if e.hash.starts_with('f') { "e" } else { "f" });
             },
         ];
         for (n, change) in changes.iter().enumerate() {

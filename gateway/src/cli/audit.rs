@@ -9,13 +9,10 @@ use policy::record::{Outcome, Story};
 use serde_json::json;
 
 use super::output::{Cell, Output, short, utc};
-use super::{Failure, chain};
+use super::Failure;
 use crate::audit::read::{self, Filter, ReadError, VerifyError};
 use crate::config::Paths;
 use crate::text::{printable, printable_lines};
-
-/// The most stories that are looked through for a question's id.
-const FAR: usize = 1_000_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,7 +20,7 @@ pub(super) enum Command {
     List {
         /// At most so many, the newest.
         #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: usize,
+        limit: u64,
     },
     /// Show everything about one action.
     Show {
@@ -36,7 +33,7 @@ pub(super) enum Command {
         text: String,
         /// At most so many, the newest.
         #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: usize,
+        limit: u64,
     },
     /// Check that nothing in the log was changed, removed, inserted or moved.
     Verify,
@@ -111,28 +108,10 @@ async fn list(data: &Path, filter: Filter, out: &Output) -> Result<(), Failure> 
 
 /// The story of an action, by its id or its question's.
 async fn find(data: &Path, id: &str) -> Result<Story, Failure> {
-    if let Some(story) = read::story(data, id).await.map_err(failed)? {
-        return Ok(story);
-    }
-    let all = Filter {
-        limit: FAR,
-        text: None,
-    };
-    let stories = read::stories(data, all).await.map_err(failed)?;
-    stories
-        .into_iter()
-        .find(|story| {
-            story
-                .approval
-                .as_ref()
-                .is_some_and(|one| one.id.as_str() == id)
-        })
-        .ok_or_else(|| {
-            Failure::Failed(format!(
-                "the log knows no action or question `{}`",
-                printable(id)
-            ))
-        })
+    read::story(data, id).await.map_err(failed)?.ok_or_else(|| {
+        let id = printable(id);
+        Failure::Failed(format!("the log knows no action or question `{id}`"))
+    })
 }
 
 fn failed(error: ReadError) -> Failure {
@@ -159,7 +138,7 @@ async fn verify(data: &Path, out: &Output) -> Result<(), Failure> {
             })?;
             Err(Failure::Told(1))
         }
-        Err(error @ VerifyError::Other(..)) => Err(Failure::Failed(chain(&error))),
+        Err(error @ (VerifyError::Db(_) | VerifyError::Key(_))) => Err(Failure::of(&error)),
     }
 }
 

@@ -183,10 +183,9 @@ impl Item<'_> {
         if is_variable(name) {
             return Some(name.to_owned());
         }
-        self.problem(
-            format!("{name:?} is no name of an environment variable"),
-            VARIABLE,
-        );
+        // It may be the secret itself.
+        self.hide();
+        self.problem("it is no name of an environment variable", VARIABLE);
         None
     }
 }

@@ -1,1 +1,3 @@
+//! The gateway's integration tests: one binary, real processes and sockets.
 
+mod upstreams;
