@@ -495,6 +495,13 @@ pub struct Shown {
     scope: Option<&'static str>,
 }
 
+impl Shown {
+    /// The group it is asked for.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+}
+
 impl From<Row> for Shown {
     fn from(row: Row) -> Self {
         let outcome = match (row.state, row.execution) {

@@ -200,7 +200,7 @@ impl Broker {
 
     /// Names and arguments become an [`Action`], or an answer that says what is wrong with them.
     async fn resolve(&self, call: &Call) -> Result<Action, Answer> {
-        let unknown = || Answer::Error(unknown(call.method, &call.name).to_string());
+        let unknown = || Answer::Error(unknown(call.method).to_string());
         let group = self.config.groups.get(&call.principal.group).ok_or_else(unknown)?;
         if !group.servers.iter().any(|server| server.as_str() == call.server) {
             return Err(unknown());
@@ -555,21 +555,9 @@ impl Broker {
             return Ok(void("the tool is not there any more".to_owned()).await?);
         };
         (action.definition, action.identity) = (now, identity);
-        let (permit, write) = {
-            let conversation = self.conversations.get(&action.conversation);
-            let mut conversation = lock(&conversation);
-            let facts = self.facts(action, &conversation, None);
-            match decision::release(&self.config.policy, facts, &held.approved) {
-                Ok((permit, why)) => {
-                    let labels = take_labels(&mut conversation, permit.action(), &why);
-                    let write = Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
-                    (permit, Write { labels, ..write })
-                }
-                Err(reason) => {
-                    drop(conversation);
-                    return Ok(void(reason.to_string()).await?);
-                }
-            }
+        let (permit, write) = match self.release_now(action, held) {
+            Ok(released) => released,
+            Err(reason) => return Ok(void(reason.to_string()).await?),
         };
         if !self.approvals.begin(held).await? {
             return Ok(()); // It has begun before.
@@ -590,6 +578,17 @@ impl Broker {
         let _ = forwarding.await;
         self.approvals.close(held, outcome, detail).await;
         Ok(self.approvals.finish(held, outcome, answer).await?)
+    }
+
+    /// The second decision, and the labels: one step under the conversation's lock.
+    fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
+        let conversation = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&conversation);
+        let facts = self.facts(action, &conversation, None);
+        let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
+        let labels = take_labels(&mut conversation, permit.action(), &why);
+        let write = Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
+        Ok((permit, Write { labels, ..write }))
     }
 
     /// The transport took all of an answer.
@@ -655,14 +654,14 @@ fn params(action: &Action) -> Value {
 }
 
 /// One text for what is not there, not granted and not to be known of.
-pub fn unknown(method: Method, name: &str) -> Value {
+pub fn unknown(method: Method) -> Value {
     let noun = match method {
         Method::Call => "tool",
         Method::Prompt => "prompt",
         Method::Read | Method::Subscribe | Method::Unsubscribe => "resource",
         Method::Complete => "reference",
     };
-    json!({ "code": -32602, "message": format!("unknown {noun}: {name}") })
+    json!({ "code": -32602, "message": format!("unknown {noun}") })
 }
 
 fn is_error(result: &str) -> bool {

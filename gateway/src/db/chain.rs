@@ -189,7 +189,6 @@ impl Db {
                             .do_nothing()
                             .to_owned(),
                     )
-                    .do_nothing()
                     .exec_without_returning(&tx)
                     .await?;
             }

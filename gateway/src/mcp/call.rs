@@ -100,16 +100,16 @@ impl Target {
             "resources/unsubscribe" => Method::Unsubscribe,
             _ => Method::Complete,
         };
-        let unknown = |name: &str| unknown(method, name);
+        let unknown = || unknown(method);
         match method {
             Method::Call | Method::Prompt => {
                 let public = text("name")?;
-                let (server, name) = split(scope, public, "__").ok_or_else(|| unknown(public))?;
+                let (server, name) = split(scope, public, "__").ok_or_else(unknown)?;
                 Ok(Self { method, server, name, args: arguments()? })
             }
             Method::Read | Method::Subscribe | Method::Unsubscribe => {
                 let public = text("uri")?;
-                let (server, uri) = split(scope, public, "+").ok_or_else(|| unknown(public))?;
+                let (server, uri) = split(scope, public, "+").ok_or_else(unknown)?;
                 Ok(Self { method, server, args: json!({ "uri": uri }), name: uri })
             }
             Method::Complete => {
@@ -121,7 +121,7 @@ impl Target {
                     _ => return Err(odd()),
                 };
                 let public = reference.get(member).and_then(Value::as_str).ok_or_else(odd)?;
-                let (server, name) = split(scope, public, mark).ok_or_else(|| unknown(public))?;
+                let (server, name) = split(scope, public, mark).ok_or_else(unknown)?;
                 let mut reference = reference.clone();
                 reference.insert(member.to_owned(), Value::String(name.clone()));
                 let mut args = Map::from_iter([("ref".to_owned(), Value::Object(reference))]);
