@@ -1,3 +1,4 @@
 //! The gateway's integration tests: one binary, real processes and sockets.
 
+mod cli;
 mod upstreams;
