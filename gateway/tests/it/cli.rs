@@ -154,6 +154,7 @@ fn the_policy_is_a_table() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one snapshot of every reason")]
 fn a_decision_explains_itself() {
     let desk = Desk::new(CONFIG);
     let explain = |tool: &str, more: &[&str]| {
