@@ -5,9 +5,9 @@
 //! raw JSON: only the envelope and the reserved part of `_meta` are read or written here, so nothing
 //! a server says is lost. It decides nothing; whoever calls it already holds a permit.
 //!
-//! Reading order: this file, [`server`] (start, stop, back-off), [`link`] (one living connection and
-//! its greeting), [`inbox`] (who waits for what), [`stdio`] and [`http`] (the two transports),
-//! [`home`] (under which uid and directory a server lives).
+//! Reading order: this file, `server` (start, stop, back-off), `link` (one living connection and
+//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports),
+//! `home` (under which uid and directory a server lives).
 
 mod home;
 mod http;

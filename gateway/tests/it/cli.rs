@@ -1,7 +1,5 @@
 //! The command line as a person meets it: the built binary, without an instance.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod live;
 
 use std::fmt::Write as _;

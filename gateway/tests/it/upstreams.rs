@@ -41,7 +41,7 @@ fn spec(name: &str, transport: Transport) -> Spec {
     Spec {
         name: name.to_owned(),
         transport,
-        idle_timeout: Duration::from_secs(600),
+        idle_timeout: Duration::from_mins(10),
         start_timeout: PATIENCE,
         max_message: MAX_MESSAGE,
     }

@@ -159,11 +159,16 @@ impl StandIn {
         let mut output = BufReader::new(process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let supervisor = line.trim().parse().unwrap();
-        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": { "name": "escape" } });
-        writeln!(process.stdin.as_mut().unwrap(), "{call}").unwrap();
-        line.clear();
-        output.read_line(&mut line).unwrap();
+        // It escapes, reads no more, and then its pipe is filled until the supervisor is stuck.
+        for tool in ["escape", "deaf"] {
+            let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": { "name": tool } });
+            writeln!(process.stdin.as_mut().unwrap(), "{call}").unwrap();
+            line.clear();
+            output.read_line(&mut line).unwrap();
+        }
+        let filler = "x".repeat(160 * 1024);
+        writeln!(process.stdin.as_mut().unwrap(), "{filler}").unwrap();
         Self {
             process,
             supervisor,
@@ -178,7 +183,7 @@ impl StandIn {
 
 #[tokio::test]
 async fn killing_the_gateway_leaves_nothing_within_five_seconds() {
-    // It reads no more, ignores SIGTERM, and its input pipe is full of what it never reads.
+    // The second ignores SIGTERM as well.
     let stubborn = SERVER.replace(
         "pings, pongs",
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\npings, pongs",
