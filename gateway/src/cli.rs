@@ -27,21 +27,24 @@ use crate::up::{self, UpOptions};
 use client::Client;
 use output::Output;
 
+/// The heading of what every command takes.
+const EVERYWHERE: &str = "Everywhere";
+
 /// A gateway between agents and what they may do: policy, a person's word, and a log of all of it.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, arg_required_else_help = true)]
 struct Arguments {
-    /// The configuration [default: portcullis/portcullis.toml below $XDG_CONFIG_HOME; root: /etc]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration [default: portcullis/portcullis.toml below `$XDG_CONFIG_HOME`; root: /etc]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
-    /// The data directory [default: portcullis below $XDG_STATE_HOME; root: /var/lib]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// The data directory [default: portcullis below `$XDG_STATE_HOME`; root: /var/lib]
+    #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     data: Option<PathBuf>,
     /// Print one JSON value.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Act as this user of the configuration.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = EVERYWHERE)]
     user: Option<String>,
     #[command(subcommand)]
     command: Command,
@@ -189,18 +192,18 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = || Client::new(&paths, arguments.user.as_deref());
     match arguments.command {
         Command::Up { listen } => start(paths, listen).await,
-        Command::Check => check::check(&paths, &out),
-        Command::Token(command) => tokens::run(command, &client()?, &out).await,
-        Command::Approvals { all } => approvals::list(all, &client()?, &out).await,
-        Command::Approve(approve) => approvals::approve(approve, client, &out).await,
-        Command::Deny(deny) => approvals::deny(deny, &client()?, &out).await,
-        Command::Audit(command) => audit::run(command, &paths, &out).await,
-        Command::Why { id } => audit::why(&id, &paths, &out).await,
-        Command::Policy(command) => policy::run(command, &paths, client, &out).await,
-        Command::Servers => status::servers(&client()?, &out).await,
-        Command::Tools => status::tools(&client()?, &out).await,
-        Command::Status => status::status(&paths, &client()?, &out).await,
-        Command::Doctor => doctor::doctor(&paths, client, &out).await,
+        Command::Check => check::check(&paths, out),
+        Command::Token(command) => tokens::run(command, &client()?, out).await,
+        Command::Approvals { all } => approvals::list(all, &client()?, out).await,
+        Command::Approve(approve) => approvals::approve(approve, client, out).await,
+        Command::Deny(deny) => approvals::deny(deny, &client()?, out).await,
+        Command::Audit(command) => audit::run(command, &paths, out).await,
+        Command::Why { id } => audit::why(&id, &paths, out).await,
+        Command::Policy(command) => policy::run(command, &paths, client, out).await,
+        Command::Servers => status::servers(&client()?, out).await,
+        Command::Tools => status::tools(&client()?, out).await,
+        Command::Status => status::status(&paths, &client()?, out).await,
+        Command::Doctor => doctor::doctor(&paths, client, out).await,
     }
 }
 

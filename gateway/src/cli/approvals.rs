@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::client::{Client, rows, shown, text};
-use super::output::{Cell, Output, from_now, short, utc_text};
+use super::output::{Cell, Output, from_now, utc_text};
 use crate::text::printable;
 
 /// For how long a yes counts.
@@ -43,7 +43,7 @@ pub(super) struct Deny {
     reason: Option<String>,
 }
 
-pub(super) async fn list(all: bool, client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn list(all: bool, client: &Client, out: Output) -> Result<(), Failure> {
     let query: &[(&str, &str)] = if all { &[("all", "true")] } else { &[] };
     let value = client.get(&["approvals"], query).await?;
     out.print(&value, || {
@@ -61,7 +61,7 @@ pub(super) async fn list(all: bool, client: &Client, out: &Output) -> Result<(),
 }
 
 /// A question as a person reads it: what, why, and how to answer.
-fn one(question: &Value, now: Timestamp, out: &Output) -> String {
+fn one(question: &Value, now: Timestamp, out: Output) -> String {
     let state = text(question, "state");
     let mut head = format!(
         "{}  {}  {}",
@@ -81,10 +81,10 @@ fn one(question: &Value, now: Timestamp, out: &Output) -> String {
                     let value = value
                         .as_str()
                         .map_or_else(|| value.to_string(), str::to_owned);
-                    line(label, format!("{name} = {}", short(&value, 400)));
+                    line(label, format!("{name} = {}", cut(&value)));
                 }
             }
-            None => line("arguments", short(&args.to_string(), 400)),
+            None => line("arguments", cut(&args.to_string())),
         }
     }
     for (n, reason) in rows(question.get("reasons").unwrap_or(&Value::Null))
@@ -119,10 +119,25 @@ fn one(question: &Value, now: Timestamp, out: &Output) -> String {
     format!("{head}\n{}", out.lines(lines))
 }
 
+/// The most characters of one argument that are shown.
+const WIDEST: usize = 2000;
+
+/// An argument as it will be sent; where it is too long to read, how much is missing is said, for
+/// nobody should approve what they have not seen.
+fn cut(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= WIDEST {
+        return text.to_owned();
+    }
+    let shown: String = text.chars().take(WIDEST).collect();
+    let more = count - WIDEST;
+    format!("{shown}… ({more} characters are not shown here; `--json` shows all)")
+}
+
 pub(super) async fn approve(
     approve: Approve,
     client: impl FnOnce() -> Result<Client, Failure>,
-    out: &Output,
+    out: Output,
 ) -> Result<(), Failure> {
     let scope = match approve.scope {
         For::Once => "once",
@@ -137,7 +152,7 @@ pub(super) async fn approve(
     answer(&approve.id, "approve", body, &client()?, out).await
 }
 
-pub(super) async fn deny(deny: Deny, client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn deny(deny: Deny, client: &Client, out: Output) -> Result<(), Failure> {
     let body = json!({"reason": deny.reason});
     answer(&deny.id, "deny", body, client, out).await
 }
@@ -147,7 +162,7 @@ async fn answer(
     word: &str,
     body: Value,
     client: &Client,
-    out: &Output,
+    out: Output,
 ) -> Result<(), Failure> {
     let question = client.post(&["approvals", id, word], body).await?;
     out.print(&question, || {

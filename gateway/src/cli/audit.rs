@@ -1,5 +1,6 @@
 //! `audit` and `why`: the log, read from the data directory whether an instance runs or not.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Subcommand;
@@ -8,8 +9,8 @@ use policy::decision::Decision;
 use policy::record::{Outcome, Story};
 use serde_json::json;
 
-use super::output::{Cell, Output, short, utc};
 use super::Failure;
+use super::output::{Cell, Output, short, utc};
 use crate::audit::read::{self, Filter, ReadError, VerifyError};
 use crate::config::Paths;
 use crate::text::{printable, printable_lines};
@@ -39,7 +40,7 @@ pub(super) enum Command {
     Verify,
 }
 
-pub(super) async fn run(command: Command, paths: &Paths, out: &Output) -> Result<(), Failure> {
+pub(super) async fn run(command: Command, paths: &Paths, out: Output) -> Result<(), Failure> {
     let data = &paths.data;
     match command {
         Command::List { limit } => list(data, Filter { limit, text: None }, out).await,
@@ -55,7 +56,7 @@ pub(super) async fn run(command: Command, paths: &Paths, out: &Output) -> Result
     }
 }
 
-pub(super) async fn why(id: &str, paths: &Paths, out: &Output) -> Result<(), Failure> {
+pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Failure> {
     let story = find(&paths.data, id).await?;
     let why = sentences(&story);
     let value = json!({
@@ -70,13 +71,12 @@ pub(super) async fn why(id: &str, paths: &Paths, out: &Output) -> Result<(), Fai
         "why": why,
     });
     out.print(&value, || {
-        why.iter()
-            .map(|line| format!("{}\n", printable(line)))
-            .collect()
+        let lines: Vec<String> = why.iter().map(|line| printable(line)).collect();
+        lines.join("\n")
     })
 }
 
-async fn list(data: &Path, filter: Filter, out: &Output) -> Result<(), Failure> {
+async fn list(data: &Path, filter: Filter, out: Output) -> Result<(), Failure> {
     let mut stories = read::stories(data, filter).await.map_err(failed)?;
     stories.sort_by_key(|story| story.seq);
     out.print(&stories, || {
@@ -118,7 +118,7 @@ fn failed(error: ReadError) -> Failure {
     Failure::of(&error)
 }
 
-async fn verify(data: &Path, out: &Output) -> Result<(), Failure> {
+async fn verify(data: &Path, out: Output) -> Result<(), Failure> {
     match read::verify(data).await {
         Ok(verified) => {
             let value = json!({"ok": true, "records": verified.entries, "head": verified.head});
@@ -146,7 +146,7 @@ fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-fn show(story: &Story, out: &Output) -> String {
+fn show(story: &Story, out: Output) -> String {
     let mut lines: Vec<Vec<Cell>> = Vec::new();
     let mut line = |name: &str, value: Cell| lines.push(vec![name.into(), value]);
     line("id", story.id.as_str().into());
@@ -189,7 +189,7 @@ fn show(story: &Story, out: &Output) -> String {
         let args = serde_json::to_string_pretty(&story.args).unwrap_or_default();
         text += "arguments\n";
         for line in printable_lines(&args).lines() {
-            text += &format!("  {line}\n");
+            let _ = writeln!(text, "  {line}");
         }
     }
     text

@@ -1,12 +1,14 @@
 //! `check`: every problem of the configuration at once.
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use super::{Failure, Output};
 use crate::config::{Config, Paths};
 use crate::text::printable;
 
-pub(super) fn check(paths: &Paths, out: &Output) -> Result<(), Failure> {
+pub(super) fn check(paths: &Paths, out: Output) -> Result<(), Failure> {
     match Config::load(&paths.config) {
         Ok(config) => {
             let value = json!({
@@ -33,14 +35,14 @@ pub(super) fn check(paths: &Paths, out: &Output) -> Result<(), Failure> {
     }
 }
 
-fn summary(paths: &Paths, config: &Config, out: &Output) -> String {
-    let mut text: String = config
-        .notes
-        .iter()
-        .map(|note| format!("note: {}\n", printable(note)))
-        .collect();
-    text += &format!(
-        "{}: {} ({}, {}, {}, {})\n",
+fn summary(paths: &Paths, config: &Config, out: Output) -> String {
+    let mut text = String::new();
+    for note in &config.notes {
+        let _ = writeln!(text, "note: {}", printable(note));
+    }
+    let _ = writeln!(
+        text,
+        "{}: {} ({}, {}, {}, {})",
         out.word("ok"),
         printable(&paths.config.to_string_lossy()),
         count(config.servers.len(), "server"),

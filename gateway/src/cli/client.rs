@@ -11,7 +11,7 @@ use super::{Failure, chain};
 use crate::config::Paths;
 
 /// The longest an answer may take. Nothing that is asked here waits for a person.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The owner's side of `/api/v1`.
 #[derive(Debug)]

@@ -66,7 +66,7 @@ impl Findings {
 pub(super) async fn doctor(
     paths: &Paths,
     client: impl FnOnce() -> Result<Client, Failure>,
-    out: &Output,
+    out: Output,
 ) -> Result<(), Failure> {
     let mut found = Findings::default();
     let config = configuration(paths, &mut found);
@@ -129,17 +129,15 @@ fn configuration(paths: &Paths, found: &mut Findings) -> Option<Config> {
                 } else {
                     String::new()
                 };
-                let first = problem
-                    .accepted
-                    .as_deref()
-                    .and_then(|text| text.lines().next());
+                let todo = match problem.accepted.as_deref() {
+                    Some(line) if !line.contains('\n') => line.to_owned(),
+                    Some(_) | None => "`portcullis check` says more".to_owned(),
+                };
+                let file = problem.file.display();
                 found.fail(
                     "configuration",
-                    format!("{}{line}: {}", problem.file.display(), problem.message),
-                    format!(
-                        "{}; `portcullis check` says more",
-                        first.unwrap_or_default()
-                    ),
+                    format!("{file}{line}: {}", problem.message),
+                    todo,
                 );
             }
             None

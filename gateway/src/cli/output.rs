@@ -82,7 +82,7 @@ impl Output {
 
     /// Prints a JSON value, or what `text` makes of it.
     pub(super) fn print<T: Serialize>(
-        &self,
+        self,
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
@@ -98,7 +98,7 @@ impl Output {
     }
 
     /// A text in a colour, where there are any.
-    pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
+    pub(super) fn paint(self, text: &str, tone: Tone) -> String {
         let code = match tone {
             Tone::Plain => "",
             Tone::Good => "32",
@@ -114,12 +114,12 @@ impl Output {
     }
 
     /// A word in the colour of what it means.
-    pub(super) fn word(&self, text: &str) -> String {
+    pub(super) fn word(self, text: &str) -> String {
         self.paint(&printable(text), tone(text))
     }
 
     /// An aligned table; `none` where there are no rows.
-    pub(super) fn table(&self, head: &[&str], rows: Vec<Vec<Cell>>, none: &str) -> String {
+    pub(super) fn table(self, head: &[&str], rows: Vec<Vec<Cell>>, none: &str) -> String {
         if rows.is_empty() {
             return format!("{none}\n");
         }
@@ -131,7 +131,7 @@ impl Output {
     }
 
     /// Aligned lines without a head.
-    pub(super) fn lines(&self, rows: Vec<Vec<Cell>>) -> String {
+    pub(super) fn lines(self, rows: Vec<Vec<Cell>>) -> String {
         let mut widths: Vec<usize> = Vec::new();
         for row in &rows {
             for (n, cell) in row.iter().enumerate() {

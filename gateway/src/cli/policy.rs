@@ -1,6 +1,7 @@
 //! `policy show` and `policy explain`: what the configuration would decide, without an instance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -63,7 +64,7 @@ pub(super) async fn run(
     command: Command,
     paths: &Paths,
     client: impl FnOnce() -> Result<Client, Failure>,
-    out: &Output,
+    out: Output,
 ) -> Result<(), Failure> {
     let config = load(paths)?;
     match command {
@@ -139,7 +140,7 @@ impl Call {
         config: &Config,
         marks: &[Mark],
         hints: Option<Hints>,
-        out: &Output,
+        out: Output,
     ) -> Result<(), Failure> {
         let labels: BTreeSet<Label> = marks.iter().map(|mark| Label::from(*mark)).collect();
         let facts = facts(
@@ -179,7 +180,7 @@ impl Call {
     }
 }
 
-fn told(facts: &Facts, why: &Why, hinted: bool, out: &Output) -> String {
+fn told(facts: &Facts, why: &Why, hinted: bool, out: Output) -> String {
     let names = |items: Vec<&str>| {
         if items.is_empty() {
             "-".to_owned()
@@ -375,7 +376,8 @@ fn matrix(config: &Config) -> Vec<Line<'_>> {
     lines
 }
 
-/// The tools of a server that the configuration or a rule names, and [`ANY`] for the others.
+/// The tools of a server that the configuration or a rule names, and [`ANY`] for the others. A
+/// rule's `admin*` stands for itself: its own pattern fits it.
 fn tools(config: &Config, server: &ServerName) -> BTreeSet<String> {
     let said = config
         .servers
@@ -389,12 +391,12 @@ fn tools(config: &Config, server: &ServerName) -> BTreeSet<String> {
         .flat_map(|rule| rule.tools.iter().flatten())
         .filter_map(|pattern| {
             let (name, tool) = pattern.as_str().split_once("__")?;
-            (name == server.as_str() && !tool.contains('*')).then(|| tool.to_owned())
+            (name == server.as_str()).then(|| tool.to_owned())
         });
     said.chain(ruled).chain([ANY.to_owned()]).collect()
 }
 
-fn show(config: &Config, out: &Output) -> Result<(), Failure> {
+fn show(config: &Config, out: Output) -> Result<(), Failure> {
     let lines = matrix(config);
     let matrix: Vec<Value> = lines
         .iter()
@@ -440,13 +442,13 @@ fn show(config: &Config, out: &Output) -> Result<(), Failure> {
             text += "  none\n";
         }
         for rule in &config.policy.rules {
-            text += &format!("  {}\n", rule_text(rule, out));
+            let _ = writeln!(text, "  {}", rule_text(rule, out));
         }
         text
     })
 }
 
-fn rule_text(rule: &Rule, out: &Output) -> String {
+fn rule_text(rule: &Rule, out: Output) -> String {
     let effect = match rule.then {
         Effect::Allow => "allow",
         Effect::Ask => "ask",

@@ -9,7 +9,7 @@ use super::client::{Client, rows, shown, text};
 use super::output::{Cell, Output, short, span};
 use crate::config::Paths;
 
-pub(super) async fn servers(client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn servers(client: &Client, out: Output) -> Result<(), Failure> {
     let value = client.get(&["servers"], &[]).await?;
     out.print(&value, || {
         let rows = rows(&value)
@@ -36,7 +36,7 @@ pub(super) async fn servers(client: &Client, out: &Output) -> Result<(), Failure
     })
 }
 
-pub(super) async fn tools(client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn tools(client: &Client, out: Output) -> Result<(), Failure> {
     let value = client.get(&["tools"], &[]).await?;
     out.print(&value, || {
         let rows = rows(&value)
@@ -62,7 +62,7 @@ pub(super) async fn tools(client: &Client, out: &Output) -> Result<(), Failure> 
     })
 }
 
-pub(super) async fn status(paths: &Paths, client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn status(paths: &Paths, client: &Client, out: Output) -> Result<(), Failure> {
     let value = client.get(&["status"], &[]).await?;
     out.print(&value, || {
         let mut lines: Vec<Vec<Cell>> =

@@ -40,7 +40,7 @@ fn ttl(text: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) async fn run(command: Command, client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn run(command: Command, client: &Client, out: Output) -> Result<(), Failure> {
     match command {
         Command::Issue { group, name, ttl } => {
             let body = json!({"group": group, "name": name, "ttl_seconds": ttl});
@@ -61,7 +61,7 @@ pub(super) async fn run(command: Command, client: &Client, out: &Output) -> Resu
     }
 }
 
-fn table(tokens: &Value, out: &Output) -> String {
+fn table(tokens: &Value, out: Output) -> String {
     let now = Timestamp::now();
     let rows = rows(tokens)
         .iter()

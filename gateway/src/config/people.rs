@@ -53,7 +53,7 @@ pub struct User {
     pub role: Role,
     /// Their member id in Slack.
     pub slack: Option<String>,
-    /// Their number in WhatsApp, digits only.
+    /// Their telephone number in `WhatsApp`, digits only.
     pub whatsapp: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub struct Approvals {
 impl Default for Approvals {
     fn default() -> Self {
         Self {
-            expire: Duration::from_secs(12 * 3600),
+            expire: Duration::from_hours(12),
             cli: true,
             max_open: 100,
         }

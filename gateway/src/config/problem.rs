@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::text::printable;
 
-/// The widest source line that is shown, in characters.
+/// The widest source line that is whole, in characters.
 const WIDEST: usize = 160;
 
 /// One thing that is wrong, and where.
@@ -53,7 +53,7 @@ impl Problem {
         }
     }
 
-    /// A problem at a place of the text; what lies in `hidden` is not shown.
+    /// A problem at a place of the text; what lies in `hidden` is not whole.
     pub(super) fn at(
         file: &Path,
         text: &str,
@@ -83,39 +83,39 @@ impl Problem {
 
 impl Excerpt {
     fn new(line: &str, begin: usize, span: &Range<usize>, hidden: &[Range<usize>]) -> Option<Self> {
-        let is_hidden = |at: usize| hidden.iter().any(|range| range.contains(&at));
+        let covered = |at: usize| hidden.iter().any(|range| range.contains(&at));
         let rest: String = line
             .char_indices()
-            .filter(|(n, _)| !is_hidden(begin + n))
+            .filter(|(n, _)| !covered(begin + n))
             .map(|(_, c)| c)
             .collect();
         if line.trim().is_empty() || policy::secret::is_credential(&rest) {
             return None;
         }
-        let (mut out, mut before, mut marked) = (String::new(), 0, 0);
-        let mut in_hidden = false;
+        let (mut whole, mut before, mut marked) = (String::new(), 0, 0);
+        let mut inside = false;
         for (n, c) in line.char_indices() {
-            let piece = match (is_hidden(begin + n), c) {
-                (true, _) if in_hidden => String::new(),
+            let piece = match (covered(begin + n), c) {
+                (true, _) if inside => String::new(),
                 (true, _) => MASK.to_owned(),
                 (false, '\t') => " ".to_owned(),
                 (false, _) => printable(c.encode_utf8(&mut [0; 4])),
             };
-            in_hidden = is_hidden(begin + n);
+            inside = covered(begin + n);
             let width = piece.chars().count();
             if begin + n < span.start {
                 before += width;
             } else if begin + n < span.end {
                 marked += width;
             }
-            out.push_str(&piece);
+            whole.push_str(&piece);
         }
-        if out.chars().count() > WIDEST {
-            out = out.chars().take(WIDEST).chain(['…']).collect();
+        if whole.chars().count() > WIDEST {
+            whole = whole.chars().take(WIDEST).chain(['…']).collect();
             marked = marked.min(WIDEST.saturating_sub(before));
         }
         Some(Self {
-            line: out,
+            line: whole,
             before,
             marked: marked.max(1),
         })

@@ -326,21 +326,21 @@ impl<'a> Item<'a> {
             range.start(),
             range.end()
         );
-        let Some(number) = self.as_number() else {
+        if !self.value.get_ref().is_integer() {
             self.mismatch(&accepted);
             return None;
-        };
-        if number.is_some_and(|n| range.contains(&n)) {
-            return number;
         }
-        self.problem("the number is too small or too large", &accepted);
-        None
+        let number = self.as_number().filter(|n| range.contains(n));
+        if number.is_none() {
+            self.problem("the number is too small or too large", &accepted);
+        }
+        number
     }
 
-    /// The value as a whole number; inner `None` where it is negative or too large.
-    pub(super) fn as_number(&self) -> Option<Option<usize>> {
+    /// The value as a whole number, not negative, or `None` without a problem.
+    pub(super) fn as_number(&self) -> Option<usize> {
         let number = self.value.get_ref().as_integer()?;
-        Some(usize::from_str_radix(number.as_str(), number.radix()).ok())
+        usize::from_str_radix(number.as_str(), number.radix()).ok()
     }
 
     /// A text that parses; its error says what is accepted.

@@ -1,6 +1,7 @@
 //! `[mcp_servers.NAME]`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -264,15 +265,14 @@ fn variable(item: &Item<'_>) -> Option<String> {
 }
 
 fn forward(item: &Item<'_>, env: &mut BTreeMap<String, Secret>) {
-    let mut add = |item: &Item<'_>, inside: String, outside: String| {
-        if env.contains_key(&inside) {
-            item.problem_at_key(
-                format!("`{inside}` is set twice"),
-                Some("name it once, in `env` or in `env_forward`"),
-            );
-        } else {
-            env.insert(inside, Secret::Env(outside));
+    let mut add = |item: &Item<'_>, inside: String, outside: String| match env.entry(inside) {
+        Entry::Vacant(free) => {
+            free.insert(Secret::Env(outside));
         }
+        Entry::Occupied(taken) => item.problem_at_key(
+            format!("`{}` is set twice", taken.key()),
+            Some("name it once, in `env` or in `env_forward`"),
+        ),
     };
     if item.is_list() {
         for item in item.list().unwrap_or_default() {

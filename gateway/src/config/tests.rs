@@ -97,8 +97,8 @@ fn a_whole_configuration_is_read() {
     assert_eq!(config.revision.len(), 12);
     let server = |name: &str| &config.servers[&name.parse::<ServerName>().unwrap()];
     let files = server("files");
-    assert_eq!(files.idle_timeout, Duration::from_secs(60));
-    assert_eq!(files.call_timeout, Duration::from_secs(300));
+    assert_eq!(files.idle_timeout, Duration::from_mins(1));
+    assert_eq!(files.call_timeout, Duration::from_mins(5));
     assert_eq!(files.start_timeout, Duration::from_secs(30));
     let Transport::Stdio { args, env, cwd, .. } = &files.transport else {
         panic!("files is a program");
@@ -124,7 +124,7 @@ fn a_whole_configuration_is_read() {
     assert!(config.groups[&"office".parse().unwrap()].admin);
     assert_eq!(config.users[&"ana".parse().unwrap()].role, Role::Owner);
     assert_eq!(config.users[&"bo".parse().unwrap()].role, Role::Member);
-    assert_eq!(config.approvals.expire, Duration::from_secs(86_400));
+    assert_eq!(config.approvals.expire, Duration::from_hours(24));
     assert!(!config.approvals.cli);
     assert_eq!(config.policy.rules.len(), 1);
     expect![[r#"
@@ -148,6 +148,7 @@ fn an_empty_file_is_the_empty_configuration() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one snapshot of everything")]
 fn every_problem_is_told_at_once_and_where() {
     check(
         r#"

@@ -80,7 +80,7 @@ impl Item<'_> {
         );
         let value = match self.as_text() {
             Some(text) => parse_size(text),
-            None => self.as_number().flatten(),
+            None => self.as_number(),
         };
         let value = value.filter(|n| range.contains(n));
         if value.is_none() {

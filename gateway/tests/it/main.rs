@@ -7,4 +7,5 @@
     reason = "a helper of a test fails the test like the test itself"
 )]
 
+mod cli;
 mod upstreams;

@@ -74,5 +74,5 @@ fn a_story_is_shown_whole_and_cannot_deceive() {
             "body": "hi\u{202e}\nthere"
           }
     "#]]
-    .assert_eq(&show(&story(), &Output::new(false)));
+    .assert_eq(&show(&story(), Output::new(false)));
 }
