@@ -49,7 +49,7 @@ class Claude:
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate()
-            raise AssertionError("Claude Code did not end in %s s; it said %s\n%s" % (timeout, out[-2000:], err[-2000:]))
+            raise AssertionError("Claude Code did not end in %s s; it said %s\n%s" % (timeout, out[-2000:], err[-2000:])) from None
         self.events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         assert self.process.returncode == 0, "Claude Code failed: %s\n%s" % (out[-3000:], err[-2000:])
         return self

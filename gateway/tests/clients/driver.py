@@ -175,7 +175,7 @@ class Gateway:
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError("the gateway did not stop in %s s" % seconds)
+            raise AssertionError("the gateway did not stop in %s s" % seconds) from None
         self.nobody_left(1)
         return status
 
@@ -214,7 +214,7 @@ class Gateway:
         try:
             wait_for(lambda: not self.alive(), seconds, "end of all processes")
         except AssertionError:
-            raise AssertionError("still running %s s later: %s" % (seconds, self.alive()))
+            raise AssertionError("still running %s s later: %s" % (seconds, self.alive())) from None
 
     # --- command line -------------------------------------------------------------------------------------------
     def environment(self) -> dict:

@@ -44,7 +44,7 @@ class Sdk:
         try:
             event = self.queues[number].get(timeout=seconds)
         except queue.Empty:
-            raise AssertionError("the client got no event in %s s: %s" % (seconds, "".join(self.errors)[-3000:]))
+            raise AssertionError("the client got no event in %s s: %s" % (seconds, "".join(self.errors)[-3000:])) from None
         assert event is not None, "the client ended: %s" % "".join(self.errors)[-3000:]
         return event
 

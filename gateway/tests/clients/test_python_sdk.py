@@ -105,7 +105,7 @@ def test_a_question_outlives_kill_nine(gateway, which):
     trace = gate.files / "trace"
     arguments = {"path": str(trace), "text": "once"}
     client.call("odd__leave")  # a process that wants to outlive everything
-    call = client.start("call", tool="odd__append", args=arguments)
+    client.start("call", tool="odd__append", args=arguments)
     question = gate.wait_for_question("append")
     assert gate.alive(), "no server runs: the test would show nothing"
 
