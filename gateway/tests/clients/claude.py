@@ -1,7 +1,6 @@
 """The real Claude Code, headless, with a scripted model and one MCP endpoint."""
 
 import json
-import os
 import subprocess
 import tempfile
 from pathlib import Path

@@ -133,9 +133,9 @@ class Gateway:
             self.process.wait()
         if show and self.log.exists():
             print("--- the gateway's log\n" + self.log.read_text(errors="replace")[-20000:])
-        for pid, born in self.family:
-            if _born(pid) == born:
-                os.kill(pid, signal.SIGKILL)
+        if self.process:
+            for line in self.alive():
+                os.kill(int(line.split()[0]), signal.SIGKILL)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def up(self, *arguments: str, listen: str = "127.0.0.1:0", seconds: float = 20) -> "Gateway":
