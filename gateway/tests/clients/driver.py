@@ -22,7 +22,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-CLIENTS = ROOT / "target/clients"
+CLIENTS = (ROOT / "target/clients").resolve()  # elsewhere, where servers cannot enter the checkout
 PYTHON = CLIENTS / "python-mcp-2/bin/python"
 NODE = CLIENTS / "bin/node"
 MODULES = CLIENTS / "node/node_modules"

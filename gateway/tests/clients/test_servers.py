@@ -128,7 +128,7 @@ def test_a_server_and_its_children_cannot_approve(gateway):
     if not forgery.result.get("isError"):
         tried = json.loads(forgery.text)
         for way in ("command", "child"):
-            assert tried[way].startswith("exit") and not tried[way].startswith("exit 0:"), tried
+            assert not tried[way].startswith("exit 0:"), tried
         assert " 200 " not in tried["socket"] and " 204 " not in tried["socket"], tried
     time.sleep(2)  # the orphan may still be at it
     assert gate.question(id)["state"] == "pending", "a server approved its own call"
