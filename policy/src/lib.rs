@@ -1,1 +1,20 @@
-//! stub
+//! What may happen, and why.
+//!
+//! An [`action::Action`] goes in with the facts about it; it comes out inside a
+//! [`decision::Permit`] (it may run), a [`decision::Question`] (a person decides) or a
+//! [`decision::Refusal`]. This crate is the pure core of the workspace: no I/O, no clock, no
+//! randomness, no async. Time and ids are arguments, so any decision can be made again from its
+//! record.
+//!
+//! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`rule`], [`decision`],
+//! [`approval`], [`secret`], [`record`].
+
+pub mod action;
+pub mod approval;
+pub mod decision;
+pub mod ids;
+pub mod label;
+pub mod record;
+pub mod rule;
+pub mod secret;
+pub mod traits;

@@ -1,0 +1,527 @@
+//! Questions to people: rows that outlive their callers, the gateway and its restarts.
+//!
+//! Here a question is asked, joined, answered and settled. What runs after a yes is the
+//! [broker's](crate::broker) business.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use policy::action::{Action, Digest};
+use policy::approval::{self, Event, Scope, State, Unmoved};
+use policy::decision::{Approved, Question};
+use policy::ids::QuestionId;
+use policy::record;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{broadcast, watch};
+
+use crate::audit::{Audit, NoRecord, Opens, Write};
+use crate::db::approvals::{Decided, Execution, Row};
+use crate::db::{Db, DbError};
+use crate::keys::{Keys, short_id};
+
+/// What a caller is told in the end. Also what is kept for a caller that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The server's result, raw.
+    Result(String),
+    /// The server's JSON-RPC error object, raw.
+    Error(String),
+    /// Not done, or not known to be: words for the agent.
+    Refused(String),
+}
+
+/// Why a question could not be put.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Too many are open in this conversation.
+    #[error("{0} questions of this conversation are waiting for a person already; wait for these to be answered")]
+    TooMany(usize),
+    /// It cannot be stored.
+    #[error("the question cannot be stored, so nothing is done")]
+    Db(#[from] DbError),
+    /// Its arguments cannot be encrypted.
+    #[error("the question cannot be stored, so nothing is done")]
+    Seal(#[from] crate::keys::Unsealable),
+    /// It cannot be written as JSON.
+    #[error("the question cannot be stored, so nothing is done")]
+    Json(#[from] serde_json::Error),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] NoRecord),
+}
+
+/// Why an answer of a person did not take effect.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// There is none of that id.
+    #[error("there is no question `{0}`")]
+    Unknown(String),
+    /// Somebody was first, or it expired.
+    #[error("`{id}` was already {state}{by}", state = .state.as_str(), by = .by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
+    Settled {
+        /// Which question.
+        id: String,
+        /// How it ended.
+        state: State,
+        /// Who was first.
+        by: Option<String>,
+    },
+    /// It needs more than that.
+    #[error(transparent)]
+    Unmoved(#[from] Unmoved),
+    /// It cannot be stored.
+    #[error("the decision cannot be stored: {0}")]
+    Db(#[from] DbError),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] NoRecord),
+}
+
+/// One question in memory, with whoever waits for it.
+#[derive(Debug)]
+pub struct Held {
+    /// Its id.
+    pub id: QuestionId,
+    /// What was asked.
+    pub action: Action,
+    /// What a yes is bound to.
+    pub approved: Approved,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+    /// When silence becomes a no.
+    pub expires_at: Timestamp,
+    state: Mutex<State>,
+    waiting: AtomicUsize,
+    answer: watch::Sender<Option<Answer>>,
+    /// Raw parameters of progress notifications, once it runs.
+    pub progress: broadcast::Sender<Value>,
+}
+
+impl Held {
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        *lock(&self.state)
+    }
+
+    /// Waits for what the caller is told in the end.
+    pub async fn answered(&self) -> Answer {
+        let mut answer = self.answer.subscribe();
+        let answered = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
+        answered.ok().flatten().unwrap_or_else(|| Answer::Refused("the gateway is stopping".to_owned()))
+    }
+}
+
+/// All questions that are open or whose answer was not handed over.
+#[derive(Debug)]
+pub struct Approvals {
+    db: Db,
+    keys: Arc<Keys>,
+    audit: Audit,
+    expire: Duration,
+    max_open: usize,
+    held: Mutex<HashMap<QuestionId, Arc<Held>>>,
+    /// One decision at a time: the state in memory and the row change together.
+    deciding: tokio::sync::Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Approvals {
+    /// Reads back what was open. Second: the approved questions whose action has not begun.
+    ///
+    /// # Errors
+    /// [`DbError`], if the rows cannot be read.
+    pub async fn open(
+        db: Db,
+        keys: Arc<Keys>,
+        audit: Audit,
+        expire: Duration,
+        max_open: usize,
+    ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
+        let approvals =
+            Self { db, keys, audit, expire, max_open, held: Mutex::default(), deciding: tokio::sync::Mutex::default() };
+        let mut to_run = Vec::new();
+        for row in approvals.db.questions_unfinished().await? {
+            match approvals.recall(&row) {
+                Ok(held) => {
+                    if row.execution == Execution::Running {
+                        approvals.settle(&held, Execution::Running, Execution::Unknown, Answer::Refused(interrupted(&held))).await?;
+                    } else if row.execution == Execution::None && row.state == State::Approved {
+                        to_run.push(held.clone());
+                    }
+                    lock(&approvals.held).insert(held.id.clone(), held);
+                }
+                Err(error) => tracing::error!("question `{}` cannot be read back: {error}", row.id),
+            }
+        }
+        Ok((approvals, to_run))
+    }
+
+    fn recall(&self, row: &Row) -> Result<Arc<Held>, DbError> {
+        const UNREADABLE: DbError = DbError::Unreadable { what: "question" };
+        let open = |sealed: &[u8]| self.keys.unseal(&row.id, sealed).map_err(|_| UNREADABLE);
+        let answer: Option<Stored> = match &row.answer {
+            Some(sealed) => Some(serde_json::from_slice(&open(sealed)?).map_err(|_| UNREADABLE)?),
+            None => None,
+        };
+        let action = match (&row.sealed, &answer) {
+            (Some(sealed), _) => serde_json::from_slice(&open(sealed)?).map_err(|_| UNREADABLE)?,
+            (None, Some(stored)) => stored.action.clone(),
+            (None, None) => return Err(UNREADABLE),
+        };
+        Ok(Arc::new(Held {
+            id: QuestionId::new(row.id.clone()),
+            action,
+            approved: row.approved.clone(),
+            asked_at: row.asked_at,
+            expires_at: row.expires_at,
+            state: Mutex::new(row.state),
+            waiting: AtomicUsize::new(0),
+            answer: watch::Sender::new(answer.map(|stored| stored.answer)),
+            progress: broadcast::channel(64).0,
+        }))
+    }
+
+    /// The question, or the answer nobody has taken, of an identical call.
+    pub fn find(&self, sameness: &Digest) -> Option<Arc<Held>> {
+        lock(&self.held).values().find(|held| held.action.sameness() == *sameness).cloned()
+    }
+
+    /// The id for a new question.
+    pub fn new_id(&self) -> QuestionId {
+        QuestionId::new(short_id(8))
+    }
+
+    /// Whether a conversation may ask once more.
+    ///
+    /// # Errors
+    /// [`AskError::TooMany`].
+    pub fn room(&self, action: &Action) -> Result<(), AskError> {
+        let open = lock(&self.held)
+            .values()
+            .filter(|held| held.action.conversation == action.conversation && held.state().is_open())
+            .count();
+        if open >= self.max_open { Err(AskError::TooMany(open)) } else { Ok(()) }
+    }
+
+    /// Puts a question that was recorded: from here on it outlives everything. Where the identical
+    /// call was put in the meantime, that question is returned.
+    ///
+    /// # Errors
+    /// [`AskError`], and then nothing will be done.
+    pub async fn ask(&self, id: QuestionId, question: Question, shown: Value, now: Timestamp) -> Result<Arc<Held>, AskError> {
+        let Question { action, why } = question;
+        let approved = Approved { binding: action.binding(), gates: why.gates };
+        let expires_at = now.checked_add(self.expire).unwrap_or(Timestamp::MAX);
+        let row = Row {
+            id: id.to_string(),
+            action: action.id.to_string(),
+            state: State::Pending,
+            execution: Execution::None,
+            group: action.group.to_string(),
+            conversation: action.conversation.to_string(),
+            tool: action.tool(),
+            shown,
+            sealed: Some(self.keys.seal(id.as_str(), &serde_json::to_vec(&action)?)?),
+            approved: approved.clone(),
+            reasons: why.reasons,
+            scope: None,
+            decided_by: None,
+            decided_at: None,
+            reason: None,
+            asked_at: now,
+            expires_at,
+            answer: None,
+            delivered: false,
+        };
+        self.db.question_add(&row).await?;
+        let held = Arc::new(Held {
+            id: id.clone(),
+            action,
+            approved,
+            asked_at: now,
+            expires_at,
+            state: Mutex::new(State::Pending),
+            waiting: AtomicUsize::new(0),
+            answer: watch::Sender::new(None),
+            progress: broadcast::channel(64).0,
+        });
+        lock(&self.held).insert(id, held.clone());
+        Ok(held)
+    }
+
+    /// A caller begins to wait.
+    pub async fn join(&self, held: &Held) {
+        held.waiting.fetch_add(1, Ordering::SeqCst);
+        let _one = self.deciding.lock().await;
+        self.shift(held, Event::CallerBack).await;
+    }
+
+    /// A caller stops waiting because it cancelled or went away; the last one makes it *caller gone*.
+    pub async fn leave(&self, held: &Held) {
+        let _one = self.deciding.lock().await;
+        if held.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shift(held, Event::CallerLeft).await;
+        }
+    }
+
+    /// A caller stops waiting for another reason: it was answered, or the gateway is stopping.
+    pub fn part(&self, held: &Held) {
+        held.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A transition between the two open states; where it cannot be stored it is not made.
+    async fn shift(&self, held: &Held, event: Event) {
+        let from = held.state();
+        let Ok(to) = approval::apply(from, event, Timestamp::now(), held.expires_at) else { return };
+        if !to.is_open() {
+            return; // It expired; the next tick settles it.
+        }
+        match self.db.question_move(held.id.as_str(), from, to, None).await {
+            Ok(true) => *lock(&held.state) = to,
+            Ok(false) => {}
+            Err(error) => tracing::warn!("question `{}` cannot be stored: {error}", held.id),
+        }
+    }
+
+    /// A person, or time, decides. The decision is stored when this returns.
+    ///
+    /// # Errors
+    /// [`DecideError`], and then nothing changed.
+    pub async fn decide(&self, id: &str, event: Event, decided: Decided) -> Result<Arc<Held>, DecideError> {
+        let _one = self.deciding.lock().await;
+        let held = lock(&self.held).get(&QuestionId::new(id)).cloned();
+        let Some(held) = held else { return Err(self.was_first(id).await) };
+        let from = held.state();
+        let to = match approval::apply(from, event, decided.at, held.expires_at) {
+            Ok(to) => to,
+            Err(Unmoved::Settled(_)) => return Err(self.was_first(id).await),
+            Err(other) => return Err(other.into()),
+        };
+        // Late: time was first, whatever the person said.
+        let expired = to == State::Expired && event != Event::Tick;
+        let decided = if to == State::Expired { Decided { by: None, reason: None, scope: None, ..decided } } else { decided };
+        let answered = record::Event::Answered {
+            approval: held.id.clone(),
+            state: to,
+            by: decided.by.clone(),
+            reason: decided.reason.clone(),
+        };
+        self.audit.write(Write::new(held.action.id.as_str(), answered)).await?;
+        if !self.db.question_move(id, from, to, Some(&decided)).await? {
+            return Err(self.was_first(id).await);
+        }
+        *lock(&held.state) = to;
+        if to != State::Approved {
+            let words = match to {
+                State::Denied => match &decided.reason {
+                    Some(reason) => format!("NOT EXECUTED. A person denied this call: {reason}. Do not try it in another way."),
+                    None => "NOT EXECUTED. A person denied this call. Do not try it in another way.".to_owned(),
+                },
+                State::Expired => "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned(),
+                State::Pending | State::Approved | State::Withdrawn | State::CallerGone => {
+                    "NOT EXECUTED. The question was withdrawn.".to_owned()
+                }
+            };
+            self.close(&held, record::Outcome::Refused, None).await;
+            self.settle(&held, Execution::None, Execution::Refused, Answer::Refused(words)).await?;
+        }
+        if expired { Err(self.was_first(id).await) } else { Ok(held) }
+    }
+
+    async fn was_first(&self, id: &str) -> DecideError {
+        match self.db.question(id).await {
+            Ok(Some(row)) => DecideError::Settled { id: id.to_owned(), state: row.state, by: row.decided_by },
+            Ok(None) => DecideError::Unknown(id.to_owned()),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The approved action begins; `false` if it has begun before.
+    ///
+    /// # Errors
+    /// [`DbError`], and then it must not begin.
+    pub async fn begin(&self, held: &Held) -> Result<bool, DbError> {
+        self.db.execution_move(held.id.as_str(), Execution::None, Execution::Running, None).await
+    }
+
+    /// The approved action has ended; its answer is kept until a caller has it.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
+    pub async fn finish(&self, held: &Held, outcome: record::Outcome, answer: Answer) -> Result<(), DbError> {
+        let to = match outcome {
+            record::Outcome::Ok => Execution::Ok,
+            record::Outcome::Error => Execution::Error,
+            record::Outcome::Refused => Execution::Refused,
+            record::Outcome::Running | record::Outcome::Unknown => Execution::Unknown,
+        };
+        self.settle(held, Execution::Running, to, answer).await
+    }
+
+    /// An approved action that does not run after all.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
+    pub async fn void(&self, held: &Held, answer: Answer) -> Result<(), DbError> {
+        self.settle(held, Execution::None, Execution::Refused, answer).await
+    }
+
+    async fn settle(&self, held: &Held, from: Execution, to: Execution, answer: Answer) -> Result<(), DbError> {
+        let stored = Stored { action: held.action.clone(), answer: answer.clone() };
+        let sealed = serde_json::to_vec(&stored)
+            .ok()
+            .and_then(|plain| self.keys.seal(held.id.as_str(), &plain).ok())
+            .ok_or(DbError::Unreadable { what: "answer" });
+        let stored = match sealed {
+            Ok(sealed) => self.db.execution_move(held.id.as_str(), from, to, Some(sealed)).await.map(drop),
+            Err(error) => Err(error),
+        };
+        held.answer.send_replace(Some(answer));
+        stored
+    }
+
+    /// Closes the action's record.
+    pub async fn close(&self, held: &Held, outcome: record::Outcome, detail: Option<String>) {
+        let closed = record::Event::Closed { outcome, detail, result: None };
+        let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
+        if let Err(error) = self.audit.write(write).await {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// The answer is in a caller's hands: from now on the identical call is a new one.
+    pub async fn delivered(&self, id: &QuestionId) {
+        lock(&self.held).remove(id);
+        if let Err(error) = self.db.question_delivered(id.as_str()).await {
+            tracing::warn!("question `{id}` cannot be stored: {error}");
+        }
+    }
+
+    /// Settles what has expired, and forgets answers that nobody fetched for as long again.
+    pub async fn tick(&self, now: Timestamp) {
+        let all: Vec<Arc<Held>> = lock(&self.held).values().cloned().collect();
+        for held in all {
+            if now < held.expires_at {
+                continue;
+            }
+            if held.state().is_open() {
+                let decided = Decided { by: None, reason: None, scope: None, at: now };
+                if let Err(error) = self.decide(held.id.as_str(), Event::Tick, decided).await {
+                    tracing::debug!("question `{}` was not expired: {error}", held.id);
+                }
+            } else if held.answer.borrow().is_some()
+                && held.waiting.load(Ordering::SeqCst) == 0
+                && now > held.expires_at.checked_add(self.expire).unwrap_or(Timestamp::MAX)
+            {
+                self.delivered(&held.id).await;
+            }
+        }
+    }
+
+    /// Whether an action waits for a person.
+    pub fn waits(&self, action: &str) -> bool {
+        lock(&self.held).values().any(|held| held.action.id.as_str() == action && held.state().is_open())
+    }
+
+    /// How many wait for a person.
+    pub fn open_count(&self) -> usize {
+        lock(&self.held).values().filter(|held| held.state().is_open()).count()
+    }
+
+    /// Questions as people see them, newest first.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn list(&self, all: bool) -> Result<Vec<Shown>, DbError> {
+        const MOST: u64 = 1000;
+        Ok(self.db.questions(all, MOST).await?.into_iter().map(Shown::from).collect())
+    }
+
+    /// One question as people see it.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be read.
+    pub async fn show(&self, id: &str) -> Result<Option<Shown>, DbError> {
+        Ok(self.db.question(id).await?.map(Shown::from))
+    }
+}
+
+fn interrupted(held: &Held) -> String {
+    format!(
+        "UNKNOWN. The gateway stopped while `{}` was being done: it may or may not have happened. Look before you try again.",
+        held.action.tool()
+    )
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    action: Action,
+    answer: Answer,
+}
+
+/// For how long a yes counted, as shown.
+fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Once => "once",
+        Scope::Run => "run",
+    }
+}
+
+/// A question as people see it. The field names stay.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    id: String,
+    state: State,
+    group: String,
+    conversation: String,
+    tool: String,
+    args: Value,
+    reasons: Vec<String>,
+    asked_at: Timestamp,
+    expires_at: Timestamp,
+    decided_by: Option<String>,
+    outcome: record::Outcome,
+    action: String,
+    decided_at: Option<Timestamp>,
+    reason: Option<String>,
+    scope: Option<&'static str>,
+}
+
+impl From<Row> for Shown {
+    fn from(row: Row) -> Self {
+        let outcome = match (row.state, row.execution) {
+            (State::Denied | State::Expired | State::Withdrawn, _) | (_, Execution::Refused) => record::Outcome::Refused,
+            (_, Execution::Ok) => record::Outcome::Ok,
+            (_, Execution::Error) => record::Outcome::Error,
+            (_, Execution::Unknown) => record::Outcome::Unknown,
+            (State::Pending | State::CallerGone | State::Approved, Execution::None | Execution::Running) => {
+                record::Outcome::Running
+            }
+        };
+        Self {
+            id: row.id,
+            state: row.state,
+            group: row.group,
+            conversation: row.conversation,
+            tool: row.tool,
+            args: row.shown,
+            reasons: row.reasons,
+            asked_at: row.asked_at,
+            expires_at: row.expires_at,
+            decided_by: row.decided_by,
+            outcome,
+            action: row.action,
+            decided_at: row.decided_at,
+            reason: row.reason,
+            scope: row.scope.map(scope_name),
+        }
+    }
+}

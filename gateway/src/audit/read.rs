@@ -1,0 +1,155 @@
+//! Reading the log, with or without a running instance.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use policy::record::{Bad, Entry, Story, Walk};
+use serde::Serialize;
+
+use super::end_text;
+use crate::db::{Db, DbError};
+use crate::keys::{KeyError, Keys};
+
+/// Which stories to read.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// How many, newest first.
+    pub limit: u64,
+    /// Only those in which this text occurs, upper and lower case alike.
+    pub text: Option<String>,
+}
+
+/// The log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The database said no.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// A log in which every record fits.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verified {
+    /// How many records it has.
+    pub entries: i64,
+    /// The hash of the last.
+    pub head: String,
+}
+
+/// A log that does not fit, or could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The first record that does not fit.
+    #[error(transparent)]
+    Bad(#[from] Bad),
+    /// The database said no.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The key of the log cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// The newest stories, newest first.
+///
+/// # Errors
+/// [`ReadError`], if the log cannot be read.
+pub async fn stories(data: &Path, filter: Filter) -> Result<Vec<Story>, ReadError> {
+    let db = Db::open_to_read(data).await?;
+    let found = tell(&db, &filter).await;
+    db.close().await;
+    Ok(found?)
+}
+
+/// The same, from an open database.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn tell(db: &Db, filter: &Filter) -> Result<Vec<Story>, DbError> {
+    let ids = db.newest_ids(filter.text.as_deref(), filter.limit).await?;
+    let mut stories = fold(&db.entries_of(ids).await?);
+    stories.reverse();
+    Ok(stories)
+}
+
+/// The story of an action; a question's id finds the action it was about.
+///
+/// # Errors
+/// [`ReadError`], if the log cannot be read.
+pub async fn story(data: &Path, id: &str) -> Result<Option<Story>, ReadError> {
+    let db = Db::open_to_read(data).await?;
+    let found = async {
+        let action = match db.question(id).await? {
+            Some(question) => question.action,
+            None => id.to_owned(),
+        };
+        Ok::<_, DbError>(fold(&db.entries_of(vec![action]).await?).pop())
+    }
+    .await;
+    db.close().await;
+    Ok(found?)
+}
+
+/// Puts entries, in the order of the chain, together into stories.
+fn fold(entries: &[Entry]) -> Vec<Story> {
+    let mut stories: BTreeMap<i64, Story> = BTreeMap::new();
+    let mut first: BTreeMap<&str, i64> = BTreeMap::new();
+    for entry in entries {
+        if let Some(story) = first.get(entry.id.as_str()).and_then(|seq| stories.get_mut(seq)) {
+            story.go_on(entry);
+        } else if let Some(story) = Story::begin(entry) {
+            first.insert(&entry.id, entry.seq);
+            stories.insert(entry.seq, story);
+        }
+    }
+    stories.into_values().collect()
+}
+
+/// Walks the whole chain, and compares its end with the keyed digest over it.
+///
+/// # Errors
+/// [`VerifyError::Bad`] with the first record that does not fit; the others if the log cannot be
+/// read.
+pub async fn verify(data: &Path) -> Result<Verified, VerifyError> {
+    let key = Keys::open_mac(data)?;
+    let db = Db::open_to_read(data).await?;
+    let walked = walk(&db, key.as_ref()).await;
+    db.close().await;
+    walked
+}
+
+async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, VerifyError> {
+    const PAGE: u64 = 1000;
+    // The end first: what is written while we walk comes after it.
+    let end = db.chain_end().await?;
+    let mut walk = Walk::default();
+    let mut at_end = None;
+    let mut after = i64::MIN;
+    loop {
+        let page = db.chain_page(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        for entry in &page {
+            walk.step(entry)?;
+            if end.as_ref().is_some_and(|end| end.walk.seq == walk.seq) {
+                at_end = Some(entry.clone());
+            }
+        }
+    }
+    let missing = |seq: i64, problem: &str| Bad { seq, id: String::new(), problem: problem.to_owned() };
+    match end {
+        None if walk.seq == 0 => {}
+        None => return Err(missing(walk.seq, "the mark of where the log ends was removed").into()),
+        Some(end) => {
+            let Some(entry) = at_end else {
+                return Err(missing(walk.seq + 1, "it was removed: the log should go on").into());
+            };
+            let fits = entry.hash == end.walk.hash && key.is_some_and(|key| key.fits(&end_text(&end.walk), &end.mac));
+            if !fits {
+                let problem = "the log was written anew up to here: its end is not the one that was signed".to_owned();
+                return Err(Bad { seq: entry.seq, id: entry.id, problem }.into());
+            }
+        }
+    }
+    Ok(Verified { entries: walk.seq, head: walk.hash })
+}

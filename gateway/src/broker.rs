@@ -1,0 +1,686 @@
+//! The one way that every action takes: resolve → decide → record → (ask) → do → record.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use policy::action::{Action, Digest, Kind, Method};
+use policy::approval::{self, Scope};
+use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
+use policy::ids::{ActionId, QuestionId, ServerName};
+use policy::label::{Label, Provenance};
+use policy::record::{Event, Outcome};
+use policy::rule::Gate;
+use policy::traits::{Declared, Hints, Traits};
+use policy::{secret, traits};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::approvals::{Answer, Approvals, AskError, DecideError, Held};
+use crate::audit::{Audit, NoRecord, Opens, Write};
+use crate::catalog::{Catalog, Listing};
+use crate::config::Config;
+use crate::conversations::{Conversation, Conversations, RUN_LONGEST, lock};
+use crate::db::approvals::Decided;
+use crate::identity::{Identity, Principal};
+use crate::keys::Keys;
+use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+
+/// What an agent asks for, as it came in.
+#[derive(Debug)]
+pub struct Call {
+    /// For whom.
+    pub principal: Principal,
+    /// Of which server.
+    pub server: String,
+    /// What.
+    pub method: Method,
+    /// The tool, prompt or resource, by the server's own name.
+    pub name: String,
+    /// The arguments, in the form of [`Action::args`].
+    pub args: Value,
+    /// The caller's `_meta` without what is reserved; `None` if there was none.
+    pub meta: Option<Map<String, Value>>,
+    /// The caller no longer wants it.
+    pub cancel: CancellationToken,
+    /// The caller's stream is there. Turned off when it breaks.
+    pub present: Arc<AtomicBool>,
+    /// What the caller is told on the way.
+    pub notes: mpsc::Sender<Note>,
+}
+
+/// What a caller is told while it waits.
+#[derive(Debug)]
+pub enum Note {
+    /// A person is asked; from here on it may take long.
+    Held(QuestionId),
+    /// The server reports progress: raw parameters of the notification.
+    Progress(Value),
+}
+
+/// The end of a call. Whoever hands the answer over keeps the receipt's word.
+#[derive(Debug)]
+pub struct Done {
+    /// For the caller; `None` when the gateway is stopping and the question stays open.
+    pub answer: Option<Answer>,
+    /// To be redeemed when the transport took all of the answer.
+    pub receipt: Option<Receipt>,
+}
+
+impl Done {
+    fn refused(text: impl Into<String>) -> Self {
+        Self { answer: Some(Answer::Refused(text.into())), receipt: None }
+    }
+}
+
+/// What is still owed for an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// The answer of a question.
+    Question(QuestionId),
+    /// The answer of an allowed action that is not known to be read-only.
+    Flight(Digest),
+}
+
+/// An allowed action that may change something, until its answer is in the caller's hands.
+#[derive(Clone, Debug)]
+struct Flight {
+    present: Arc<AtomicBool>,
+    answer: tokio::sync::watch::Receiver<Option<Answer>>,
+    since: Timestamp,
+}
+
+/// How long the answer of an action waits for a caller whose stream broke.
+const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
+
+/// The parts that the way leads through.
+#[derive(Debug)]
+pub struct Broker {
+    /// Names, grants, traits and rules.
+    pub config: Arc<Config>,
+    /// What servers offer.
+    pub catalog: Arc<Catalog>,
+    /// The servers.
+    pub upstreams: Arc<Upstreams>,
+    /// Questions.
+    pub approvals: Approvals,
+    /// The log.
+    pub audit: Audit,
+    /// Labels and runs.
+    pub conversations: Conversations,
+    /// Tokens.
+    pub identity: Arc<Identity>,
+    /// The instance's keys.
+    pub keys: Arc<Keys>,
+    /// Secrets that the gateway itself holds, to be found in arguments.
+    pub known_secrets: Vec<String>,
+    /// What was begun and must be waited for.
+    pub tasks: TaskTracker,
+    /// The gateway is stopping.
+    pub stopping: CancellationToken,
+    flights: Mutex<HashMap<Digest, Flight>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// The parts of a [`Broker`] that its maker brings.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Broker::config`].
+    pub config: Arc<Config>,
+    /// See [`Broker::catalog`].
+    pub catalog: Arc<Catalog>,
+    /// See [`Broker::upstreams`].
+    pub upstreams: Arc<Upstreams>,
+    /// See [`Broker::approvals`].
+    pub approvals: Approvals,
+    /// See [`Broker::audit`].
+    pub audit: Audit,
+    /// See [`Broker::conversations`].
+    pub conversations: Conversations,
+    /// See [`Broker::identity`].
+    pub identity: Arc<Identity>,
+    /// See [`Broker::keys`].
+    pub keys: Arc<Keys>,
+    /// See [`Broker::known_secrets`].
+    pub known_secrets: Vec<String>,
+    /// See [`Broker::stopping`].
+    pub stopping: CancellationToken,
+}
+
+impl Broker {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, catalog, upstreams, approvals, audit, conversations, identity, keys, known_secrets, stopping } = parts;
+        Arc::new(Self {
+            config,
+            catalog,
+            upstreams,
+            approvals,
+            audit,
+            conversations,
+            identity,
+            keys,
+            known_secrets,
+            stopping,
+            tasks: TaskTracker::new(),
+            flights: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Every action goes this way, once.
+    pub async fn pass(self: &Arc<Self>, call: Call) -> Done {
+        let action = match self.resolve(&call).await {
+            Ok(action) => action,
+            Err(answer) => return Done { answer: Some(answer), receipt: None },
+        };
+        if let Some(held) = self.approvals.find(&action.sameness()) {
+            return self.wait(held, &call).await;
+        }
+        if let Some(done) = self.reattach(&action.sameness()).await {
+            return done;
+        }
+        let (verdict, record) = self.decide(action, call.meta.as_ref());
+        match verdict {
+            Verdict::Allow(permit, _) => match self.audit.write(record.opens(Opens::Begins)).await {
+                Ok(()) => self.carry_out(permit, call).await,
+                Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
+            },
+            Verdict::Ask(question) => match self.ask(question, record).await {
+                Ok(held) => self.wait(held, &call).await,
+                Err(error) => Done::refused(format!("NOT EXECUTED. {error}.")),
+            },
+            Verdict::Deny(refusal) => self.refuse(refusal, record).await,
+        }
+    }
+
+    /// Names and arguments become an [`Action`], or an answer that says what is wrong with them.
+    async fn resolve(&self, call: &Call) -> Result<Action, Answer> {
+        let unknown = || Answer::Error(unknown(call.method, &call.name).to_string());
+        let group = self.config.groups.get(&call.principal.group).ok_or_else(unknown)?;
+        if !group.servers.iter().any(|server| server.as_str() == call.server) {
+            return Err(unknown());
+        }
+        let listing = self.catalog.get(&call.server).await.map_err(|error| failure(&call.server, &error).0)?;
+        let identity = self.catalog.identity(&call.server).cloned().ok_or_else(unknown)?;
+        let definition = definition(&listing, call.method, &call.name).ok_or_else(unknown)?;
+        if call.method == Method::Call
+            && let Some(tool) = listing.tool(&call.name)
+        {
+            let problems = tool.problems(&call.args);
+            if !problems.is_empty() {
+                return Err(Answer::Refused(format!(
+                    "NOT EXECUTED. The arguments do not fit the schema of `{}`: {}. Correct them and call again.",
+                    call.name,
+                    problems.join("; ")
+                )));
+            }
+        }
+        let run = lock(&self.conversations.get(&call.principal.conversation())).run(Timestamp::now());
+        Ok(Action {
+            id: ActionId::new(format!("act_{}", uuid::Uuid::now_v7().simple())),
+            kind: Kind::Mcp,
+            group: call.principal.group.clone(),
+            conversation: call.principal.conversation(),
+            run,
+            principal: call.principal.label(),
+            server: call.server.clone(),
+            method: call.method,
+            name: call.name.clone(),
+            args: call.args.clone(),
+            definition,
+            identity,
+        })
+    }
+
+    /// What the target of an action can do.
+    fn traits_of(&self, action: &Action) -> Traits {
+        let Ok(server) = ServerName::try_from(action.server.clone()) else { return Traits::UNDECLARED };
+        let Some(server) = self.config.servers.get(&server) else { return Traits::UNDECLARED };
+        if action.method != Method::Call {
+            return traits::resolve(server.trust, Declared::default(), Hints::default());
+        }
+        let hints = self.catalog.known(&action.server).and_then(|listing| listing.tool(&action.name).map(|tool| tool.hints));
+        let hints = Hints { trusted: server.annotations_trusted, ..hints.unwrap_or_default() };
+        let tool = server.tools.get(&action.name).map(|tool| tool.traits).unwrap_or_default();
+        traits::resolve(server.trust, tool, hints)
+    }
+
+    fn facts(&self, action: Action, conversation: &Conversation, meta: Option<&Map<String, Value>>) -> Facts {
+        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
+        let mut credentials = secret::find(&action.args, &known);
+        if let Some(meta) = meta {
+            let found = secret::find(&Value::Object(meta.clone()), &known);
+            credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
+        }
+        Facts {
+            traits: self.traits_of(&action),
+            labels: conversation.labels.clone(),
+            contains_secrets: self.config.groups.get(&action.group).is_none_or(|group| group.contains_secrets),
+            changed: false,
+            credentials,
+            grants: conversation.grants.clone(),
+            now: Timestamp::now(),
+            action,
+        }
+    }
+
+    /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
+    fn decide(&self, action: Action, meta: Option<&Map<String, Value>>) -> (Verdict, Write) {
+        let conversation = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&conversation);
+        let facts = self.facts(action, &conversation, meta);
+        let mut write = self.decided(&facts);
+        let verdict = decision::decide(&self.config.policy, facts);
+        if let Verdict::Allow(permit, why) = &verdict {
+            write.labels = take_labels(&mut conversation, permit.action(), why);
+        }
+        (verdict, write)
+    }
+
+    /// The record of a decision, with the credentials in the arguments masked.
+    fn decided(&self, facts: &Facts) -> Write {
+        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
+        let why = decision::explain(&self.config.policy, facts);
+        let (masked, hidden) = secret::mask(&facts.action.args, &known);
+        let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&facts.action.args)));
+        let mut facts = facts.clone();
+        facts.action.args = masked;
+        let id = facts.action.id.to_string();
+        let revision = self.config.revision.clone();
+        Write::new(id, Event::Decided { facts: Box::new(facts), why, sealed_args, approval: None, revision })
+    }
+
+    async fn refuse(&self, refusal: Refusal, record: Write) -> Done {
+        let text = format!(
+            "NOT EXECUTED. `{}` is not allowed: {}. Do not try it in another way; go on without it.",
+            refusal.action.tool(),
+            refusal.why.reasons.join("; ")
+        );
+        let id = record.id.clone();
+        let closed = Event::Closed { outcome: Outcome::Refused, detail: None, result: None };
+        let written = async {
+            self.audit.write(record).await?;
+            self.audit.write(Write::new(id, closed)).await
+        };
+        match written.await {
+            Ok(()) => Done::refused(text),
+            Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
+        }
+    }
+
+    /// Puts a question; the identical one that was put meanwhile is joined.
+    async fn ask(&self, question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+        let _one = self.asking.lock().await;
+        if let Some(held) = self.approvals.find(&question.action.sameness()) {
+            return Ok(held);
+        }
+        self.approvals.room(&question.action)?;
+        let id = self.approvals.new_id();
+        let mut record = record.opens(Opens::Waits);
+        let mut shown = Value::Null;
+        if let Event::Decided { facts, approval, .. } = &mut record.event {
+            *approval = Some(id.clone());
+            shown = facts.action.args.clone();
+        }
+        self.audit.write(record).await?;
+        let action = question.action.id.clone();
+        let asked = self.approvals.ask(id, question, shown, Timestamp::now()).await;
+        if asked.is_err() {
+            let closed = Event::Closed { outcome: Outcome::Refused, detail: Some("the question could not be stored".into()), result: None };
+            self.audit.write(Write::new(action.as_str(), closed).opens(Opens::Ends)).await?;
+        }
+        asked
+    }
+
+    /// Waits with a caller for the answer of a question.
+    async fn wait(&self, held: Arc<Held>, call: &Call) -> Done {
+        self.approvals.join(&held).await;
+        let mut progress = held.progress.subscribe();
+        let _ = call.notes.send(Note::Held(held.id.clone())).await;
+        loop {
+            tokio::select! {
+                answer = held.answered() => {
+                    self.approvals.part(&held);
+                    return Done { answer: Some(answer), receipt: Some(Receipt::Question(held.id.clone())) };
+                }
+                () = call.cancel.cancelled() => {
+                    self.approvals.leave(&held).await;
+                    return Done::refused("NOT EXECUTED. The call was cancelled.");
+                }
+                () = self.stopping.cancelled() => {
+                    self.approvals.part(&held);
+                    return Done { answer: None, receipt: None };
+                }
+                Ok(report) = progress.recv() => {
+                    let _ = call.notes.try_send(Note::Progress(report));
+                }
+            }
+        }
+    }
+
+    /// The answer of an identical action whose caller's stream broke before it was handed over.
+    async fn reattach(&self, sameness: &Digest) -> Option<Done> {
+        let flight = {
+            let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.get(sameness).filter(|flight| !flight.present.load(Ordering::SeqCst)).cloned()?
+        };
+        let mut answer = flight.answer;
+        let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
+        Some(Done { answer, receipt: Some(Receipt::Flight(sameness.clone())) })
+    }
+
+    /// Does an allowed action. It runs to its end even if the caller's future is dropped.
+    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call) -> Done {
+        let receipt = (!self.reads_only(permit.action())).then(|| permit.action().sameness());
+        let (tell, answer) = tokio::sync::watch::channel(None);
+        if let Some(sameness) = &receipt {
+            let flight = Flight { present: call.present.clone(), answer: answer.clone(), since: Timestamp::now() };
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.retain(|_, flight| flight.since.duration_until(Timestamp::now()) < FLIGHT_KEPT);
+            flights.insert(sameness.clone(), flight);
+        }
+        let (reports, mut progress) = mpsc::channel(64);
+        let broker = self.clone();
+        let (cancel, meta) = (call.cancel.clone(), call.meta.clone());
+        let doing = self.tasks.spawn(async move {
+            let id = permit.action().id.to_string();
+            let (answer, outcome, detail) = broker.perform(&permit, meta, cancel, reports).await;
+            let result = match &answer {
+                Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
+                Answer::Refused(_) => None,
+            };
+            let closed = Event::Closed { outcome, detail, result };
+            broker.audit.write_later(Write::new(id, closed).opens(Opens::Ends)).await;
+            tell.send_replace(Some(answer.clone()));
+            answer
+        });
+        let mut doing = std::pin::pin!(doing);
+        let mut open = true;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                report = progress.recv(), if open => match report {
+                    Some(report) => { let _ = call.notes.try_send(Note::Progress(report)); }
+                    None => open = false,
+                },
+                answer = &mut doing => break answer,
+            }
+        };
+        let cancelled = call.cancel.is_cancelled();
+        match answer {
+            Ok(answer) => {
+                let receipt = receipt.map(Receipt::Flight);
+                if cancelled && let Some(receipt) = &receipt {
+                    self.redeem(receipt).await;
+                }
+                Done { answer: Some(answer), receipt: receipt.filter(|_| !cancelled) }
+            }
+            Err(error) => {
+                tracing::error!("a call ended badly: {error}");
+                Done::refused("UNKNOWN. The gateway failed while this was done: it may or may not have happened.")
+            }
+        }
+    }
+
+    fn reads_only(&self, action: &Action) -> bool {
+        action.method.reads_only() || self.traits_of(action).read_only
+    }
+
+    /// Sends a permitted action to its server. Only here does anything leave the gateway.
+    async fn perform(
+        &self,
+        permit: &Permit,
+        meta: Option<Map<String, Value>>,
+        cancel: CancellationToken,
+        progress: mpsc::Sender<Value>,
+    ) -> (Answer, Outcome, Option<String>) {
+        let action = permit.action();
+        let mut params = params(action);
+        if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
+            params.insert("_meta".to_owned(), Value::Object(meta));
+        }
+        let request = Request {
+            method: action.method.as_str().to_owned(),
+            params,
+            deadline: self.deadline(&action.server),
+            cancel,
+            progress: Some(progress),
+        };
+        match self.upstreams.request(&action.server, request).await {
+            Ok(Reply::Result(raw)) => {
+                let failed = action.method == Method::Call && is_error(raw.get());
+                let outcome = if failed { Outcome::Error } else { Outcome::Ok };
+                (Answer::Result(raw.get().to_owned()), outcome, None)
+            }
+            Ok(Reply::Error(error)) => {
+                let detail = error.get("message").and_then(Value::as_str).map(|text| self.masked(text));
+                (Answer::Error(error.to_string()), Outcome::Error, detail)
+            }
+            Err(error) => {
+                let (answer, outcome) = failure(&action.server, &error);
+                (answer, outcome, Some(error.to_string()))
+            }
+        }
+    }
+
+    fn masked(&self, text: &str) -> String {
+        const LONGEST: usize = 500;
+        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
+        secret::mask_text(text, &known).chars().take(LONGEST).collect()
+    }
+
+    fn deadline(&self, server: &str) -> Duration {
+        const DEFAULT: Duration = Duration::from_secs(300);
+        let server = ServerName::try_from(server.to_owned()).ok();
+        server.and_then(|server| self.config.servers.get(&server)).map_or(DEFAULT, |server| server.call_timeout)
+    }
+
+    /// A person says yes. Returns when that is stored; the action then runs by itself.
+    ///
+    /// # Errors
+    /// [`DecideError`].
+    pub async fn approve(self: &Arc<Self>, id: &str, by: String, scope: Scope, anyway: bool) -> Result<(), DecideError> {
+        let decided = Decided { by: Some(by), reason: None, scope: Some(scope), at: Timestamp::now() };
+        let held = self.approvals.decide(id, approval::Event::Approve { anyway }, decided).await?;
+        if scope == Scope::Run {
+            self.grant(&held);
+        }
+        self.run_approved(held);
+        Ok(())
+    }
+
+    /// A person says no. Returns when that is stored.
+    ///
+    /// # Errors
+    /// [`DecideError`].
+    pub async fn deny(&self, id: &str, by: String, reason: Option<String>) -> Result<(), DecideError> {
+        let decided = Decided { by: Some(by), reason, scope: None, at: Timestamp::now() };
+        self.approvals.decide(id, approval::Event::Deny, decided).await.map(drop)
+    }
+
+    /// *For this task*: the gates that were shown are lifted for this tool until the run ends. A
+    /// credential and a changed tool are asked about each time.
+    fn grant(&self, held: &Held) {
+        let action = &held.action;
+        let lifts = held.approved.gates.iter().copied();
+        let grant = Grant {
+            question: held.id.to_string(),
+            run: action.run.clone(),
+            tool: action.tool(),
+            definition: action.definition.clone(),
+            identity: action.identity.clone(),
+            lifts: lifts.filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites)).collect(),
+            until: Timestamp::now().checked_add(RUN_LONGEST).unwrap_or(Timestamp::MAX),
+        };
+        lock(&self.conversations.get(&action.conversation)).grant(grant);
+    }
+
+    /// Begins an approved action, once; it runs whether or not somebody waits for it.
+    pub fn run_approved(self: &Arc<Self>, held: Arc<Held>) {
+        let broker = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = broker.release(&held).await {
+                tracing::error!("question `{}`: {error}", held.id);
+            }
+        });
+    }
+
+    /// Decides the stored action again, and does it.
+    async fn release(&self, held: &Held) -> Result<(), DecideError> {
+        let void = async |why: String| {
+            self.approvals.close(held, Outcome::Refused, Some(why.clone())).await;
+            let text = format!("NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew.");
+            self.approvals.void(held, Answer::Refused(text)).await
+        };
+        let token = held.action.conversation.as_str().strip_prefix("token:").unwrap_or_default();
+        if !self.identity.not_revoked(token) {
+            return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
+        }
+        // The server as it is now, not as it was when the question was put.
+        if let Err(error) = self.catalog.refresh(&held.action.server).await {
+            let (answer, outcome) = failure(&held.action.server, &error);
+            self.approvals.close(held, outcome, Some(error.to_string())).await;
+            return Ok(self.approvals.void(held, answer).await?);
+        }
+        let mut action = held.action.clone();
+        let listing = self.catalog.known(&action.server);
+        let now = listing.and_then(|listing| definition(&listing, action.method, &action.name));
+        let identity = self.catalog.identity(&action.server).cloned();
+        let (Some(now), Some(identity)) = (now, identity) else {
+            return Ok(void("the tool is not there any more".to_owned()).await?);
+        };
+        (action.definition, action.identity) = (now, identity);
+        let (permit, write) = {
+            let conversation = self.conversations.get(&action.conversation);
+            let mut conversation = lock(&conversation);
+            let facts = self.facts(action, &conversation, None);
+            match decision::release(&self.config.policy, facts, &held.approved) {
+                Ok((permit, why)) => {
+                    let labels = take_labels(&mut conversation, permit.action(), &why);
+                    let write = Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
+                    (permit, Write { labels, ..write })
+                }
+                Err(reason) => {
+                    drop(conversation);
+                    return Ok(void(reason.to_string()).await?);
+                }
+            }
+        };
+        if !self.approvals.begin(held).await? {
+            return Ok(()); // It has begun before.
+        }
+        if let Err(no_record) = self.audit.write(write).await {
+            let answer = Answer::Refused(format!("NOT EXECUTED. {no_record}."));
+            return Ok(self.approvals.finish(held, Outcome::Refused, answer).await?);
+        }
+        let (reports, mut progress) = mpsc::channel(64);
+        let forward = held.progress.clone();
+        let forwarding = self.tasks.spawn(async move {
+            while let Some(report) = progress.recv().await {
+                let _ = forward.send(report);
+            }
+        });
+        // Nobody's going away cancels what a person approved; stopping the gateway does.
+        let (answer, outcome, detail) = self.perform(&permit, None, self.stopping.child_token(), reports).await;
+        let _ = forwarding.await;
+        self.approvals.close(held, outcome, detail).await;
+        Ok(self.approvals.finish(held, outcome, answer).await?)
+    }
+
+    /// The transport took all of an answer.
+    pub async fn redeem(&self, receipt: &Receipt) {
+        match receipt {
+            Receipt::Question(id) => self.approvals.delivered(id).await,
+            Receipt::Flight(sameness) => {
+                self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(sameness);
+            }
+        }
+    }
+
+    /// After a start: what was being done when the gateway died is `unknown`, and is never done
+    /// again by itself; what was approved and not begun is done now.
+    ///
+    /// # Errors
+    /// [`NoRecord`], if that cannot be recorded.
+    pub async fn recover(self: &Arc<Self>, running: Vec<(String, bool)>, approved: Vec<Arc<Held>>) -> Result<(), NoRecord> {
+        for (id, doing) in running {
+            let waits = !doing && self.approvals.waits(&id);
+            if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
+                continue;
+            }
+            let (outcome, detail) = if doing {
+                (Outcome::Unknown, "the gateway stopped while it was being done")
+            } else {
+                (Outcome::Refused, "the gateway stopped before anybody was asked")
+            };
+            let closed = Event::Closed { outcome, detail: Some(detail.to_owned()), result: None };
+            self.audit.write(Write::new(id, closed).opens(Opens::Ends)).await?;
+        }
+        for held in approved {
+            self.run_approved(held);
+        }
+        Ok(())
+    }
+}
+
+fn take_labels(conversation: &mut Conversation, action: &Action, why: &Why) -> Vec<(policy::ids::ConversationId, Label, Provenance)> {
+    let from = Provenance { action: action.id.clone(), tool: action.tool(), at: Timestamp::now() };
+    let fresh: Vec<Label> = why.adds.iter().copied().filter(|label| !conversation.labels.has(*label)).collect();
+    for label in &fresh {
+        conversation.labels.add(*label, &from);
+    }
+    fresh.into_iter().map(|label| (action.conversation.clone(), label, from.clone())).collect()
+}
+
+/// What the arguments were written against. A resource has no definition beyond its URI.
+fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
+    match method {
+        Method::Call => listing.tool(name).map(|tool| tool.item.digest.clone()),
+        Method::Prompt => listing.prompt(name).map(|prompt| prompt.digest.clone()),
+        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => Some(Digest::of(name.as_bytes())),
+    }
+}
+
+/// The request's parameters, made from the action alone.
+fn params(action: &Action) -> Value {
+    match action.method {
+        Method::Call | Method::Prompt => json!({ "name": action.name, "arguments": action.args }),
+        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => action.args.clone(),
+    }
+}
+
+/// One text for what is not there, not granted and not to be known of.
+pub fn unknown(method: Method, name: &str) -> Value {
+    let noun = match method {
+        Method::Call => "tool",
+        Method::Prompt => "prompt",
+        Method::Read | Method::Subscribe | Method::Unsubscribe => "resource",
+        Method::Complete => "reference",
+    };
+    json!({ "code": -32602, "message": format!("unknown {noun}: {name}") })
+}
+
+fn is_error(result: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Flag {
+        #[serde(rename = "isError", default)]
+        is_error: bool,
+    }
+    serde_json::from_str::<Flag>(result).is_ok_and(|flag| flag.is_error)
+}
+
+/// A server's failure in words for an agent, and what is known of the action.
+fn failure(server: &str, error: &UpstreamError) -> (Answer, Outcome) {
+    if error.sent() {
+        let text = format!("UNKNOWN. `{server}`: {error}. It may or may not have happened: look before you try again.");
+        (Answer::Refused(text), Outcome::Unknown)
+    } else {
+        let text = format!("NOT EXECUTED. `{server}`: {error}. Try again later, or go on without it.");
+        (Answer::Refused(text), Outcome::Error)
+    }
+}

@@ -1,0 +1,162 @@
+//! `approvals`, `approve`, `deny`: a person's word, given on a terminal.
+
+use std::fmt::Write as _;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::client::{Client, rows, shown, text};
+use super::output::{Cell, Output, from_now, short, utc_text};
+use crate::text::printable;
+
+/// For how long a yes counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum For {
+    /// This call.
+    Once,
+    /// This tool, until the task ends.
+    Run,
+    /// From now on, as a rule.
+    Always,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Approve {
+    /// The question's id.
+    id: String,
+    /// For how long.
+    #[arg(long = "for", value_enum, default_value_t = For::Once, value_name = "HOW LONG")]
+    scope: For,
+    /// Run it although who asked has gone.
+    #[arg(long)]
+    run_anyway: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Deny {
+    /// The question's id.
+    id: String,
+    /// What the agent is told.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) async fn list(all: bool, client: &Client, out: &Output) -> Result<(), Failure> {
+    let query: &[(&str, &str)] = if all { &[("all", "true")] } else { &[] };
+    let value = client.get(&["approvals"], query).await?;
+    out.print(&value, || {
+        let now = Timestamp::now();
+        let questions = rows(&value);
+        if questions.is_empty() {
+            return "no question waits for an answer\n".to_owned();
+        }
+        questions
+            .iter()
+            .map(|question| one(question, now, out))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
+}
+
+/// A question as a person reads it: what, why, and how to answer.
+fn one(question: &Value, now: Timestamp, out: &Output) -> String {
+    let state = text(question, "state");
+    let mut head = format!(
+        "{}  {}  {}",
+        printable(text(question, "id")),
+        out.word(state),
+        printable(text(question, "tool"))
+    );
+    let _ = write!(head, "  in group {}", printable(text(question, "group")));
+    let mut lines: Vec<Vec<Cell>> = Vec::new();
+    let mut line =
+        |name: &str, value: String| lines.push(vec!["  ".into(), name.into(), value.into()]);
+    if let Some(args) = question.get("args").filter(|args| !args.is_null()) {
+        match args.as_object().filter(|members| !members.is_empty()) {
+            Some(members) => {
+                for (n, (name, value)) in members.iter().enumerate() {
+                    let label = if n == 0 { "arguments" } else { "" };
+                    let value = value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned);
+                    line(label, format!("{name} = {}", short(&value, 400)));
+                }
+            }
+            None => line("arguments", short(&args.to_string(), 400)),
+        }
+    }
+    for (n, reason) in rows(question.get("reasons").unwrap_or(&Value::Null))
+        .iter()
+        .enumerate()
+    {
+        line(
+            if n == 0 { "why" } else { "" },
+            reason.as_str().unwrap_or_default().to_owned(),
+        );
+    }
+    line(
+        "asked",
+        format!("{} UTC", utc_text(text(question, "asked_at"))),
+    );
+    if matches!(state, "pending" | "caller_gone") {
+        let expires = text(question, "expires_at");
+        let left = expires
+            .parse()
+            .map_or_else(|_| String::new(), |at| format!(", {}", from_now(at, now)));
+        line("expires", format!("{} UTC{left}", utc_text(expires)));
+    } else {
+        line("decided by", shown(question, "decided_by"));
+        line("outcome", shown(question, "outcome"));
+    }
+    if state == "caller_gone" {
+        line(
+            "note",
+            "who asked has gone: only `--run-anyway` still runs it".to_owned(),
+        );
+    }
+    format!("{head}\n{}", out.lines(lines))
+}
+
+pub(super) async fn approve(
+    approve: Approve,
+    client: impl FnOnce() -> Result<Client, Failure>,
+    out: &Output,
+) -> Result<(), Failure> {
+    let scope = match approve.scope {
+        For::Once => "once",
+        For::Run => "run",
+        For::Always => {
+            return Err(Failure::Usage(
+                "`--for always` comes in a later version; accepted now: `once`, `run`".to_owned(),
+            ));
+        }
+    };
+    let body = json!({"for": scope, "run_anyway": approve.run_anyway});
+    answer(&approve.id, "approve", body, &client()?, out).await
+}
+
+pub(super) async fn deny(deny: Deny, client: &Client, out: &Output) -> Result<(), Failure> {
+    let body = json!({"reason": deny.reason});
+    answer(&deny.id, "deny", body, client, out).await
+}
+
+async fn answer(
+    id: &str,
+    word: &str,
+    body: Value,
+    client: &Client,
+    out: &Output,
+) -> Result<(), Failure> {
+    let question = client.post(&["approvals", id, word], body).await?;
+    out.print(&question, || {
+        format!(
+            "{}: {} in group {} ({})\n",
+            out.word(text(&question, "state")),
+            printable(text(&question, "tool")),
+            printable(text(&question, "group")),
+            printable(id),
+        )
+    })
+}

@@ -1,0 +1,262 @@
+//! `[groups.NAME]`, `[users.NAME]` and `[approvals]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use policy::ids::{ServerName, UserName};
+use policy::traits::Level;
+
+use super::read::{Item, Table};
+use super::server::Server;
+
+/// People and an agent, and what the agent may reach for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// The servers its agent may use.
+    pub servers: Vec<ServerName>,
+    /// Who may answer its questions.
+    pub approvers: Vec<UserName>,
+    /// Who may speak to its agent.
+    pub members: Vec<UserName>,
+    /// Its whole workspace counts as secret.
+    pub contains_secrets: bool,
+    /// A clean room: nothing that strangers wrote comes in.
+    pub admin: bool,
+}
+
+/// What a person may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Speak to the agents of their groups.
+    Member,
+    /// Also answer questions.
+    Approver,
+    /// Everything.
+    Owner,
+}
+
+impl Role {
+    /// The role's name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Approver => "approver",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// What they may do.
+    pub role: Role,
+    /// Their member id in Slack.
+    pub slack: Option<String>,
+    /// Their number in WhatsApp, digits only.
+    pub whatsapp: Option<String>,
+}
+
+/// How questions are put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// How long a question waits for an answer. Silence means no.
+    pub expire: Duration,
+    /// Whether `approve` and `deny` on the owner's socket count.
+    pub cli: bool,
+    /// The most open questions of one conversation.
+    pub max_open: usize,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self {
+            expire: Duration::from_secs(12 * 3600),
+            cli: true,
+            max_open: 100,
+        }
+    }
+}
+
+/// Reads one group; `servers` and `users` are the names that the file has.
+pub(super) fn group(
+    table: &Table<'_>,
+    servers: &[String],
+    parsed: &BTreeMap<ServerName, Server>,
+    users: &[String],
+) -> Group {
+    let granted = table
+        .get("servers")
+        .map(|item| item.names::<ServerName>())
+        .unwrap_or_default();
+    let admin_item = table.get("admin");
+    let admin = admin_item.as_ref().and_then(Item::flag).unwrap_or(false);
+    for (item, name) in &granted {
+        if !servers.iter().any(|server| server == name.as_str()) {
+            item.problem(
+                format!("there is no server `{name}`"),
+                &listed(servers, "`[mcp_servers.NAME]`"),
+            );
+        } else if admin && parsed.get(name).is_some_and(hears_strangers) {
+            item.problem(
+                format!("an `admin` group is a clean room, and `{name}` may deliver what strangers wrote"),
+                &format!("say `public_source = false` in `[mcp_servers.{name}.trust]` if that is true, and on none of its tools `true`; or take the server out"),
+            );
+        }
+    }
+    let people = |item: Option<Item<'_>>| item.map(|item| known(&item, users)).unwrap_or_default();
+    let members = people(table.idle("members"));
+    let approvers = people(table.get("approvers"));
+    if let Some(item) = table.idle("channels") {
+        item.texts();
+    }
+    if let Some(item) = table.idle("model") {
+        item.text();
+    }
+    if let Some(item) = table.idle("agent") {
+        agent(&item);
+    }
+    let contains_secrets = table.get("contains_secrets").and_then(|item| item.flag());
+    table.done();
+    Group {
+        servers: granted.into_iter().map(|(_, name)| name).collect(),
+        approvers,
+        members,
+        contains_secrets: contains_secrets.unwrap_or(false),
+        admin,
+    }
+}
+
+fn known(item: &Item<'_>, users: &[String]) -> Vec<UserName> {
+    item.names::<UserName>()
+        .into_iter()
+        .map(|(item, name)| {
+            if !users.iter().any(|user| user == name.as_str()) {
+                item.problem(
+                    format!("there is no user `{name}`"),
+                    &listed(users, "`[users.NAME]`"),
+                );
+            }
+            name
+        })
+        .collect()
+}
+
+/// Whether a server may deliver what strangers wrote.
+fn hears_strangers(server: &Server) -> bool {
+    server.trust.public_source != Some(Level::No)
+        || server
+            .tools
+            .values()
+            .any(|tool| tool.traits.public_source == Some(Level::Yes))
+}
+
+/// "accepted: `a`, `b`", or how to write the first.
+pub(super) fn listed(names: &[String], how: &str) -> String {
+    if names.is_empty() {
+        return format!("write {how} first");
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    format!("accepted: {}", names.join(", "))
+}
+
+fn agent(item: &Item<'_>) {
+    if !item.is_table() {
+        item.word(&[("native", ()), ("claude-code", ()), ("codex", ())]);
+        return;
+    }
+    if let Some(table) = item.table() {
+        match table.get("command") {
+            Some(item) => drop(item.texts()),
+            None => table.problem(
+                "it does not say which program",
+                "accepted: { command = [\"program\"] }",
+            ),
+        }
+        table.done();
+    }
+}
+
+/// Reads one person; `seen` holds the platform ids of those before.
+pub(super) fn user(table: &Table<'_>, seen: &mut BTreeSet<String>) -> User {
+    let role = table.get("role").and_then(|item| {
+        item.word(&[
+            ("owner", Role::Owner),
+            ("approver", Role::Approver),
+            ("member", Role::Member),
+        ])
+    });
+    let slack = table.idle("slack").and_then(|item| {
+        let id = item.text()?;
+        let fits = id.starts_with(['U', 'W'])
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+        platform_id(
+            &item,
+            "slack",
+            fits,
+            "a member id such as \"U0123ABCD\", never a display name",
+            seen,
+        )
+    });
+    let whatsapp = table.idle("whatsapp").and_then(|item| {
+        let digits = item.text()?.bytes().all(|b| b.is_ascii_digit());
+        platform_id(
+            &item,
+            "whatsapp",
+            digits,
+            "the number with its country, digits only, such as \"4915112345678\"",
+            seen,
+        )
+    });
+    table.done();
+    User {
+        role: role.unwrap_or(Role::Member),
+        slack,
+        whatsapp,
+    }
+}
+
+fn platform_id(
+    item: &Item<'_>,
+    platform: &str,
+    fits: bool,
+    accepted: &str,
+    seen: &mut BTreeSet<String>,
+) -> Option<String> {
+    let id = item.as_text()?;
+    if !fits {
+        item.problem(
+            format!("{id:?} is no stable id"),
+            &format!("accepted: {accepted}"),
+        );
+        return None;
+    }
+    if !seen.insert(format!("{platform}:{id}")) {
+        item.problem("another user has this id", "one person, one id");
+        return None;
+    }
+    Some(id.to_owned())
+}
+
+/// Reads `[approvals]`.
+pub(super) fn approvals(table: &Table<'_>) -> Approvals {
+    let default = Approvals::default();
+    let approvals = Approvals {
+        expire: table
+            .get("expire")
+            .and_then(|item| item.duration())
+            .unwrap_or(default.expire),
+        cli: table
+            .get("cli")
+            .and_then(|item| item.flag())
+            .unwrap_or(default.cli),
+        max_open: table
+            .get("max_open")
+            .and_then(|item| item.number(1..=10_000))
+            .unwrap_or(default.max_open),
+    };
+    table.done();
+    approvals
+}

@@ -1,0 +1,272 @@
+//! Rows of the log: the chain, its end, what is open, and the labels that go with it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use policy::ids::{ActionId, ConversationId};
+use policy::label::{Label, Labels, Provenance};
+use policy::record::{Entry, Walk};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, Set, Statement, TransactionTrait};
+
+use super::{Db, DbError};
+
+mod audit {
+    use sea_orm::entity::prelude::*;
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub seq: i64,
+        pub id: String,
+        pub at: i64,
+        pub body: String,
+        pub prev: String,
+        pub hash: String,
+    }
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+mod chain_end {
+    use sea_orm::entity::prelude::*;
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "chain_end")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub one: i32,
+        pub seq: i64,
+        pub hash: String,
+        pub mac: String,
+    }
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+mod running {
+    use sea_orm::entity::prelude::*;
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "running")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub doing: bool,
+    }
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+mod labels {
+    use sea_orm::entity::prelude::*;
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "labels")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub conversation: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub label: String,
+        pub action: String,
+        pub tool: String,
+        pub at: i64,
+    }
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl From<audit::Model> for Entry {
+    fn from(row: audit::Model) -> Self {
+        let audit::Model { seq, id, at, body, prev, hash } = row;
+        Self { seq, id, at, body, prev, hash }
+    }
+}
+
+/// What an entry does to the list of open actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// Nothing.
+    No,
+    /// The action waits for a person.
+    Waits,
+    /// The action may have begun when this is written.
+    Begins,
+    /// The action has ended.
+    Ends,
+}
+
+/// One entry with what goes into the same transaction.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The entry.
+    pub entry: Entry,
+    /// What it does to the list of open actions.
+    pub opens: Opens,
+    /// The labels that a conversation takes on.
+    pub labels: Vec<(ConversationId, Label, Provenance)>,
+}
+
+/// Where the chain ends, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The last position.
+    pub walk: Walk,
+    /// Keyed digest over it.
+    pub mac: String,
+}
+
+impl Db {
+    /// Where the chain ends; `None` while it is empty.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be read.
+    pub async fn chain_end(&self) -> Result<Option<End>, DbError> {
+        let row = chain_end::Entity::find_by_id(1).one(&self.conn).await?;
+        Ok(row.map(|row| End { walk: Walk { seq: row.seq, hash: row.hash }, mac: row.mac }))
+    }
+
+    /// Adds links to the chain in one transaction; they are on the disk when it returns.
+    ///
+    /// # Errors
+    /// [`DbError`], and then nothing was added.
+    pub async fn chain_add(&self, links: &[Link], mac: String) -> Result<(), DbError> {
+        let Some(last) = links.last() else { return Ok(()) };
+        let tx = self.conn.begin().await?;
+        let rows = links.iter().map(|link| {
+            let Entry { seq, id, at, body, prev, hash } = link.entry.clone();
+            audit::ActiveModel {
+                seq: Set(seq),
+                id: Set(id),
+                at: Set(at),
+                body: Set(body),
+                prev: Set(prev),
+                hash: Set(hash),
+            }
+        });
+        audit::Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        let end = chain_end::ActiveModel {
+            one: Set(1),
+            seq: Set(last.entry.seq),
+            hash: Set(last.entry.hash.clone()),
+            mac: Set(mac),
+        };
+        let end_columns = [chain_end::Column::Seq, chain_end::Column::Hash, chain_end::Column::Mac];
+        chain_end::Entity::insert(end)
+            .on_conflict(OnConflict::column(chain_end::Column::One).update_columns(end_columns).to_owned())
+            .exec_without_returning(&tx)
+            .await?;
+        for link in links {
+            let id = link.entry.id.clone();
+            match link.opens {
+                Opens::No => {}
+                Opens::Waits | Opens::Begins => {
+                    let row = running::ActiveModel { id: Set(id), doing: Set(link.opens == Opens::Begins) };
+                    running::Entity::insert(row)
+                        .on_conflict(
+                            OnConflict::column(running::Column::Id).update_column(running::Column::Doing).to_owned(),
+                        )
+                        .exec_without_returning(&tx)
+                        .await?;
+                }
+                Opens::Ends => {
+                    running::Entity::delete_by_id(id).exec(&tx).await?;
+                }
+            }
+            for (conversation, label, from) in &link.labels {
+                let row = labels::ActiveModel {
+                    conversation: Set(conversation.to_string()),
+                    label: Set(label.as_str().to_owned()),
+                    action: Set(from.action.to_string()),
+                    tool: Set(from.tool.clone()),
+                    at: Set(from.at.as_millisecond()),
+                };
+                labels::Entity::insert(row)
+                    .on_conflict(
+                        OnConflict::columns([labels::Column::Conversation, labels::Column::Label])
+                            .do_nothing()
+                            .to_owned(),
+                    )
+                    .do_nothing()
+                    .exec_without_returning(&tx)
+                    .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The actions that were recorded and not closed: id, and whether they may have begun.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn running(&self) -> Result<Vec<(String, bool)>, DbError> {
+        let rows = running::Entity::find().all(&self.conn).await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.doing)).collect())
+    }
+
+    /// The labels of every conversation.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn labels(&self) -> Result<BTreeMap<ConversationId, Labels>, DbError> {
+        let mut all: BTreeMap<ConversationId, Labels> = BTreeMap::new();
+        for row in labels::Entity::find().all(&self.conn).await? {
+            let unreadable = DbError::Unreadable { what: "label" };
+            let label = match row.label.as_str() {
+                "untrusted" => Label::Untrusted,
+                "secret" => Label::Secret,
+                _ => return Err(unreadable),
+            };
+            let from = Provenance {
+                action: ActionId::new(row.action),
+                tool: row.tool,
+                at: Timestamp::from_millisecond(row.at).map_err(|_| unreadable)?,
+            };
+            all.entry(ConversationId::new(row.conversation)).or_default().add(label, &from);
+        }
+        Ok(all)
+    }
+
+    /// A page of the chain in its order, from a position on.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be read.
+    pub async fn chain_page(&self, after: i64, rows: u64) -> Result<Vec<Entry>, DbError> {
+        let page = audit::Entity::find()
+            .filter(audit::Column::Seq.gt(after))
+            .order_by_asc(audit::Column::Seq)
+            .limit(rows)
+            .all(&self.conn)
+            .await?;
+        Ok(page.into_iter().map(Entry::from).collect())
+    }
+
+    /// All entries of some actions, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn entries_of(&self, ids: Vec<String>) -> Result<Vec<Entry>, DbError> {
+        let rows = audit::Entity::find()
+            .filter(audit::Column::Id.is_in(ids))
+            .order_by_asc(audit::Column::Seq)
+            .all(&self.conn)
+            .await?;
+        Ok(rows.into_iter().map(Entry::from).collect())
+    }
+
+    /// The ids of the newest actions, newest first; with a text, of those in whose entries it occurs.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn newest_ids(&self, text: Option<&str>, limit: u64) -> Result<Vec<String>, DbError> {
+        let sql = "SELECT id, MIN(seq) AS first FROM audit WHERE (?1 = '' OR instr(lower(body), lower(?1)) > 0 OR id = ?1) \
+                   GROUP BY id ORDER BY first DESC LIMIT ?2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values = [text.unwrap_or_default().into(), limit.into()];
+        let rows = self.conn.query_all_raw(Statement::from_sql_and_values(self.conn.get_database_backend(), sql, values)).await?;
+        rows.into_iter().map(|row| Ok(row.try_get::<String>("", "id")?)).collect()
+    }
+}

@@ -1,0 +1,49 @@
+//! The tables, and the steps that made them. A step that has landed is never changed.
+
+use sea_orm_migration::prelude::*;
+
+pub(super) struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(First)]
+    }
+}
+
+struct First;
+
+impl MigrationName for First {
+    fn name(&self) -> &'static str {
+        "m0001_first"
+    }
+}
+
+const TABLES: [&str; 8] = [
+    "CREATE TABLE audit (seq INTEGER PRIMARY KEY NOT NULL, id TEXT NOT NULL, at BIGINT NOT NULL, body TEXT NOT NULL, \
+     prev TEXT NOT NULL, hash TEXT NOT NULL)",
+    "CREATE INDEX audit_by_id ON audit (id)",
+    // One row: where the chain ends, with a keyed digest, so that cutting off its tail is noticed.
+    "CREATE TABLE chain_end (one INTEGER PRIMARY KEY NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, mac TEXT NOT NULL)",
+    // Actions that were recorded and not closed yet; `doing` once they may have begun.
+    "CREATE TABLE running (id TEXT PRIMARY KEY NOT NULL, doing BOOLEAN NOT NULL)",
+    "CREATE TABLE labels (conversation TEXT NOT NULL, label TEXT NOT NULL, action TEXT NOT NULL, tool TEXT NOT NULL, \
+     at BIGINT NOT NULL, PRIMARY KEY (conversation, label))",
+    "CREATE TABLE approvals (id TEXT PRIMARY KEY NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL, execution TEXT NOT NULL, \
+     \"group\" TEXT NOT NULL, conversation TEXT NOT NULL, tool TEXT NOT NULL, shown TEXT NOT NULL, sealed BLOB, \
+     approved TEXT NOT NULL, reasons TEXT NOT NULL, scope TEXT, decided_by TEXT, decided_at BIGINT, reason TEXT, \
+     asked_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, answer BLOB, delivered BOOLEAN NOT NULL)",
+    "CREATE TABLE tokens (id TEXT PRIMARY KEY NOT NULL, \"group\" TEXT NOT NULL, name TEXT NOT NULL, kid TEXT NOT NULL, \
+     created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, revoked_at BIGINT)",
+    "CREATE TABLE listings (server TEXT PRIMARY KEY NOT NULL, identity TEXT NOT NULL, listing TEXT NOT NULL, at BIGINT NOT NULL)",
+];
+
+#[async_trait::async_trait]
+impl MigrationTrait for First {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in TABLES {
+            manager.get_connection().execute_unprepared(table).await?;
+        }
+        Ok(())
+    }
+}

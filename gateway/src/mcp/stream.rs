@@ -1,0 +1,277 @@
+//! What is said to one caller: numbered events that can be followed, and followed again.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Receipt};
+
+/// The most events that are kept for a caller that is not there; the oldest go first, the answer
+/// last.
+const KEPT: usize = 256;
+/// How often a silent stream says that it is there. Load balancers and SDKs give up after a minute
+/// or more.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+/// The events of one request, or of a session's own stream.
+#[derive(Debug)]
+pub struct Log {
+    id: String,
+    inner: Mutex<Inner>,
+    version: watch::Sender<u64>,
+    /// Whether somebody follows it; shared with the broker.
+    pub present: Arc<AtomicBool>,
+    /// Cancelled by the caller.
+    pub cancel: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    events: VecDeque<(u64, Bytes)>,
+    next: u64,
+    ended: bool,
+    receipt: Option<Receipt>,
+}
+
+impl Log {
+    /// An empty log.
+    pub fn new(id: String) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            inner: Mutex::new(Inner { next: 1, ..Inner::default() }),
+            version: watch::Sender::new(0),
+            present: Arc::new(AtomicBool::new(true)),
+            cancel: CancellationToken::new(),
+        })
+    }
+
+    /// Whether this is the log of that id.
+    pub fn is(&self, id: &str) -> bool {
+        self.id == id
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event: one JSON-RPC message.
+    pub fn push(&self, message: impl Into<Bytes>) {
+        {
+            let mut inner = self.lock();
+            if inner.ended {
+                return;
+            }
+            let number = inner.next;
+            inner.next += 1;
+            inner.events.push_back((number, message.into()));
+            if inner.events.len() > KEPT {
+                inner.events.pop_front();
+            }
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Lets whoever waits for a first event go on without one: it may take long.
+    pub fn hold(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Adds the last event, or none, and ends the log.
+    pub fn end(&self, message: Option<Bytes>, receipt: Option<Receipt>) {
+        {
+            let mut inner = self.lock();
+            if inner.ended {
+                return;
+            }
+            if let Some(message) = message {
+                let number = inner.next;
+                inner.next += 1;
+                inner.events.push_back((number, message));
+            }
+            inner.ended = true;
+            inner.receipt = receipt;
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Whether nothing more comes.
+    pub fn ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// The answer, if it is the only event: it can go out as plain JSON.
+    pub fn only_answer(&self) -> Option<Bytes> {
+        let inner = self.lock();
+        match (inner.ended, inner.events.len(), inner.next) {
+            (true, 1, 2) => inner.events.front().map(|(_, message)| message.clone()),
+            _ => None,
+        }
+    }
+
+    /// The last event, once the log has ended.
+    pub fn answer(&self) -> Option<Bytes> {
+        let inner = self.lock();
+        if inner.ended { inner.events.back().map(|(_, message)| message.clone()) } else { None }
+    }
+
+    /// Waits until there is an event, or the end.
+    pub async fn begun(&self) {
+        let mut version = self.version.subscribe();
+        let _ = version.wait_for(|version| *version > 0).await;
+    }
+
+    /// Waits for the end.
+    pub async fn finished(&self) {
+        let mut version = self.version.subscribe();
+        let _ = version.wait_for(|_| self.ended()).await;
+    }
+
+    fn after(&self, seen: u64) -> Vec<(u64, Bytes)> {
+        self.lock().events.iter().filter(|(number, _)| *number > seen).cloned().collect()
+    }
+
+    fn take_receipt(&self) -> Option<Receipt> {
+        self.lock().receipt.take()
+    }
+}
+
+/// How a log is written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Events carry ids, and the first says so with no data (SEP-1699, from 2025-11-25 on).
+    pub primed: bool,
+    /// Events carry ids.
+    pub ids: bool,
+}
+
+/// A response body that follows a log. The receipt is redeemed when the transport has asked for
+/// what comes after the last event, so has taken that.
+pub struct Follow {
+    inner: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    guards: Vec<Guard>,
+}
+
+impl std::fmt::Debug for Follow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follow").field("guards", &self.guards).finish_non_exhaustive()
+    }
+}
+
+/// Notes that the caller went away, unless it got everything.
+#[derive(Debug)]
+pub struct Guard {
+    log: Arc<Log>,
+    broker: Arc<Broker>,
+    cancels: bool,
+    complete: bool,
+}
+
+impl Guard {
+    /// Somebody follows a log; `cancels` if its going away cancels the request (2026-07-28).
+    pub fn new(log: Arc<Log>, broker: Arc<Broker>, cancels: bool) -> Self {
+        log.present.store(true, Ordering::SeqCst);
+        Self { log, broker, cancels, complete: false }
+    }
+
+    fn delivered(&mut self) {
+        self.complete = true;
+        if let Some(receipt) = self.log.take_receipt() {
+            let broker = self.broker.clone();
+            self.broker.tasks.spawn(async move { broker.redeem(&receipt).await });
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.log.present.store(false, Ordering::SeqCst);
+            if self.cancels && !self.broker.stopping.is_cancelled() {
+                self.log.cancel.cancel();
+            }
+        }
+    }
+}
+
+impl Follow {
+    /// Follows as server-sent events, from after an event on.
+    pub fn events(guard: Guard, seen: u64, style: Style) -> Self {
+        let log = guard.log.clone();
+        let first = if style.primed && seen == 0 {
+            Bytes::from(format!("id: {}.0\nretry: 1000\ndata: \n\n", log.id))
+        } else {
+            Bytes::from_static(b": portcullis\n\n")
+        };
+        let version = log.version.subscribe();
+        let state = (log, version, seen, VecDeque::from([first]), style);
+        let inner = futures::stream::unfold(state, |(log, mut version, mut seen, mut ready, style)| async move {
+            loop {
+                if let Some(next) = ready.pop_front() {
+                    return Some((next, (log, version, seen, ready, style)));
+                }
+                version.mark_unchanged();
+                let ended = log.ended();
+                for (number, message) in log.after(seen) {
+                    seen = number;
+                    ready.push_back(frame(&log.id, number, &message, style.ids));
+                }
+                if !ready.is_empty() {
+                    continue;
+                }
+                if ended {
+                    return None;
+                }
+                match tokio::time::timeout(COMMENT_EVERY, version.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return None,
+                    Err(_) => ready.push_back(Bytes::from_static(b": waiting\n\n")),
+                }
+            }
+        });
+        Self { inner: Box::pin(inner), guards: vec![guard] }
+    }
+
+    /// The answer alone, as JSON.
+    pub fn json(guard: Guard, answer: Bytes) -> Self {
+        Self::batch(vec![guard], answer)
+    }
+
+    /// Several answers together, as JSON.
+    pub fn batch(guards: Vec<Guard>, answers: Bytes) -> Self {
+        Self { inner: Box::pin(futures::stream::iter([answers])), guards }
+    }
+}
+
+fn frame(log: &str, number: u64, message: &Bytes, ids: bool) -> Bytes {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    if ids {
+        out.extend_from_slice(format!("id: {log}.{number}\n").as_bytes());
+    }
+    out.extend_from_slice(b"event: message\ndata: ");
+    // JSON on one line: our own is, and a server's raw line breaks are only white space there.
+    out.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+impl Stream for Follow {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.inner.as_mut().poll_next(cx) {
+            Poll::Ready(None) => {
+                self.guards.iter_mut().for_each(Guard::delivered);
+                Poll::Ready(None)
+            }
+            other => other.map(|next| next.map(Ok)),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Text that others wrote, made safe to show on a terminal.
+
+use std::fmt::Write as _;
+
+/// The text with every character that could move the cursor, hide or reorder what a person reads
+/// shown as `\u{..}`: control characters (a line break and a tab too), bidirectional controls and
+/// characters without width.
+pub fn printable(text: &str) -> String {
+    escape(text, |_| false)
+}
+
+/// As [`printable`], but lines stay lines.
+pub fn printable_lines(text: &str) -> String {
+    escape(text, |c| c == '\n')
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut out, c| {
+            if keep(c) || !is_deceptive(c) {
+                out.push(c);
+            } else {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            out
+        })
+}
+
+/// Whether a character is drawn as nothing, or changes how others are drawn.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' // zero width, left-to-right and right-to-left marks
+            | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings, overrides
+            | '\u{2060}'..='\u{206f}' // word joiner, invisible operators, isolates, deprecated
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' // interlinear annotation
+            | '\u{e0000}'..='\u{e0fff}' // tags and variation selectors
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_deceive_a_reader_is_spelled_out() {
+        for (text, shown) in [
+            ("plain é 漢 ✓", "plain é 漢 ✓"),
+            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+            ("a\u{200b}b\u{feff}\u{9b}", "a\\u{200b}b\\u{feff}\\u{9b}"),
+            ("a\nb\tc", "a\\u{a}b\\u{9}c"),
+            ("\u{e0041}", "\\u{e0041}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        assert_eq!(printable_lines("a\nb\r"), "a\nb\\u{d}");
+    }
+}

@@ -1,0 +1,359 @@
+//! The decision: from facts to a verdict.
+//!
+//! Never does anything but compute. A [`Permit`] comes from here and from nowhere else; it cannot
+//! be stored, copied or made from its parts.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, Digest};
+use crate::ids::RunId;
+use crate::label::{Label, Labels};
+use crate::rule::{Effect, Gate, Rule};
+use crate::traits::{Level, Traits};
+
+/// A person's rules; the default matrix is built in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Their order never matters.
+    pub rules: Vec<Rule>,
+}
+
+/// Everything a decision depends on. It goes into the record whole, so that the decision can be
+/// made again from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// What is asked.
+    pub action: Action,
+    /// What its target can do.
+    pub traits: Traits,
+    /// What the conversation has read.
+    pub labels: Labels,
+    /// The group's whole workspace counts as secret.
+    pub contains_secrets: bool,
+    /// Whether the definition is the one that was pinned.
+    pub changed: bool,
+    /// Where the arguments hold a credential (JSON pointers).
+    pub credentials: Vec<String>,
+    /// What people have allowed for a while.
+    pub grants: Vec<Grant>,
+    /// The time of the decision.
+    pub now: Timestamp,
+}
+
+/// A person's *for this task*: one tool, one run, the gates that were shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The question it answers, for explanations.
+    pub question: String,
+    /// The run it is for.
+    pub run: RunId,
+    /// The tool, as [`Action::tool`].
+    pub tool: String,
+    /// The definition and the server that were shown.
+    pub definition: Digest,
+    /// See [`Action::identity`].
+    pub identity: Digest,
+    /// The gates that it lifts.
+    pub lifts: BTreeSet<Gate>,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+impl Grant {
+    fn fits(&self, action: &Action, now: Timestamp) -> bool {
+        now < self.until
+            && self.run == action.run
+            && self.tool == action.tool()
+            && self.definition == action.definition
+            && self.identity == action.identity
+    }
+}
+
+/// Allow, ask or deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// It runs.
+    Allow,
+    /// A person decides.
+    Ask,
+    /// It never runs.
+    Deny,
+}
+
+impl Decision {
+    /// The decision's name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ask => "ask",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// Why it was decided so: for the record, the card and `policy explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// What was decided.
+    pub decision: Decision,
+    /// The gates that are closed.
+    pub gates: BTreeSet<Gate>,
+    /// The gates that a rule or a grant lifted.
+    pub lifted: BTreeSet<Gate>,
+    /// The rules that had a say, sorted.
+    pub rules: Vec<String>,
+    /// Sentences for people.
+    pub reasons: Vec<String>,
+    /// The labels that the answer adds to the conversation.
+    pub adds: BTreeSet<Label>,
+}
+
+/// Proof that an action may run. It holds the action: what was decided is what runs.
+#[derive(Debug, PartialEq)]
+#[must_use = "a permit does nothing until the action is done"]
+pub struct Permit(Action);
+
+impl Permit {
+    /// The action that may run.
+    pub fn action(&self) -> &Action {
+        &self.0
+    }
+}
+
+/// An action that waits for a person.
+#[derive(Debug, PartialEq)]
+#[must_use = "a question must be put to somebody"]
+pub struct Question {
+    /// What is asked.
+    pub action: Action,
+    /// Why.
+    pub why: Why,
+}
+
+/// An action that never runs.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    /// What was refused.
+    pub action: Action,
+    /// Why.
+    pub why: Why,
+}
+
+/// What comes out of [`decide`].
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    /// It may run.
+    Allow(Permit, Why),
+    /// A person decides.
+    Ask(Question),
+    /// It may not.
+    Deny(Refusal),
+}
+
+impl Verdict {
+    /// Why it was decided so.
+    pub fn why(&self) -> &Why {
+        match self {
+            Self::Allow(_, why) => why,
+            Self::Ask(question) => &question.why,
+            Self::Deny(refusal) => &refusal.why,
+        }
+    }
+}
+
+/// Decides one action: the matrix closes gates, rules and grants lift them, the strictest wins.
+pub fn decide(policy: &Policy, facts: Facts) -> Verdict {
+    let why = explain(policy, &facts);
+    let action = facts.action;
+    match why.decision {
+        Decision::Allow => Verdict::Allow(Permit(action), why),
+        Decision::Ask => Verdict::Ask(Question { action, why }),
+        Decision::Deny => Verdict::Deny(Refusal { action, why }),
+    }
+}
+
+/// The decision without the permit: what `policy explain` shows.
+pub fn explain(policy: &Policy, facts: &Facts) -> Why {
+    let action = &facts.action;
+    let mut reasons = Vec::new();
+    let mut gates = BTreeSet::new();
+    for (gate, reason) in matrix(facts) {
+        gates.insert(gate);
+        reasons.push(reason);
+    }
+    let forbidden = forbidden(action, facts.traits);
+    reasons.extend(
+        forbidden
+            .iter()
+            .map(|name| format!("`{name}` is forbidden here")),
+    );
+
+    let mut rules = Vec::new();
+    let mut lifted = BTreeSet::new();
+    let mut strictest = if forbidden.is_empty() {
+        Decision::Allow
+    } else {
+        Decision::Deny
+    };
+    for rule in policy.rules.iter().filter(|rule| rule.fits(action)) {
+        rules.push(rule.name.clone());
+        match rule.then {
+            Effect::Allow => lifted.extend(rule.lifts.iter().filter(|gate| gates.contains(gate))),
+            Effect::Ask => {
+                strictest = strictest.max(Decision::Ask);
+                reasons.push(format!("rule `{}` asks", rule.name));
+            }
+            Effect::Deny => {
+                strictest = Decision::Deny;
+                reasons.push(format!("rule `{}` denies it", rule.name));
+            }
+        }
+    }
+    for grant in facts
+        .grants
+        .iter()
+        .filter(|grant| grant.fits(action, facts.now))
+    {
+        rules.push(format!("approval {}", grant.question));
+        lifted.extend(grant.lifts.iter().filter(|gate| gates.contains(gate)));
+    }
+    gates.retain(|gate| !lifted.contains(gate));
+    if !gates.is_empty() {
+        strictest = strictest.max(Decision::Ask);
+    }
+    rules.sort();
+    rules.dedup();
+    reasons.sort();
+    reasons.dedup();
+    Why {
+        decision: strictest,
+        gates,
+        lifted,
+        rules,
+        reasons,
+        adds: adds(facts),
+    }
+}
+
+/// The default matrix: which gates an action finds closed, each with a sentence.
+fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
+    let Facts { traits, labels, .. } = facts;
+    let reads = traits.read_only || facts.action.method.reads_only();
+    let untrusted = labels.has(Label::Untrusted);
+    let secret = labels.has(Label::Secret);
+    let mut closed = Vec::new();
+    if traits.dangerous_writes.holds() && !reads {
+        closed.push((
+            Gate::DangerousWrites,
+            "it may change something that cannot be undone".to_owned(),
+        ));
+    }
+    if traits.public_sink.holds() {
+        if untrusted && secret {
+            closed.push((
+                Gate::PublicSink,
+                "it can reach strangers, and this conversation has read both secrets and what strangers wrote".to_owned(),
+            ));
+        } else if untrusted && !reads {
+            // *Review* of the matrix: no reviewer is configured, so a person looks.
+            closed.push((
+                Gate::PublicSink,
+                "it can reach strangers, and this conversation has read what strangers wrote"
+                    .to_owned(),
+            ));
+        }
+    }
+    if !facts.credentials.is_empty() {
+        let places: Vec<&str> = facts
+            .credentials
+            .iter()
+            .map(|p| if p.is_empty() { "the arguments" } else { p })
+            .collect();
+        closed.push((
+            Gate::Credential,
+            format!("its arguments hold a credential, at {}", places.join(", ")),
+        ));
+    }
+    if facts.changed {
+        closed.push((
+            Gate::ChangedTool,
+            "the tool is not what it was when it was pinned".to_owned(),
+        ));
+    }
+    closed
+}
+
+/// The forbidden traits that an action exercises. Every kind of MCP request returns content.
+fn forbidden(action: &Action, traits: Traits) -> Vec<&'static str> {
+    let writes = !(traits.read_only || action.method.reads_only());
+    [
+        ("public_source", traits.public_source, true),
+        ("secret_data", traits.secret_data, true),
+        ("public_sink", traits.public_sink, true),
+        ("dangerous_writes", traits.dangerous_writes, writes),
+    ]
+    .into_iter()
+    .filter(|(_, level, exercised)| *level == Level::Forbidden && *exercised)
+    .map(|(name, ..)| name)
+    .collect()
+}
+
+fn adds(facts: &Facts) -> BTreeSet<Label> {
+    let mut labels = BTreeSet::new();
+    if facts.traits.public_source.holds() {
+        labels.insert(Label::Untrusted);
+    }
+    if facts.traits.secret_data.holds() || facts.contains_secrets {
+        labels.insert(Label::Secret);
+    }
+    labels
+}
+
+/// What a person said yes to, read back from the question's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// [`Action::binding`] of what was shown.
+    pub binding: Digest,
+    /// The gates that were shown.
+    pub gates: BTreeSet<Gate>,
+}
+
+/// Why an approved action does not run after all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Void {
+    /// Other arguments, another definition or another server.
+    #[error("the tool or its server is not the one that was shown")]
+    Changed,
+    /// A rule denies it now.
+    #[error("the policy now denies it: {0}")]
+    Denied(String),
+    /// There is a reason to ask that the person did not see.
+    #[error("there is a new reason to ask: {0}")]
+    Stricter(String),
+}
+
+/// Decides an approved action again, with the facts of now. Only a stricter verdict, or another
+/// binding, voids the approval.
+///
+/// # Errors
+/// [`Void`], when it must not run.
+pub fn release(policy: &Policy, facts: Facts, approved: &Approved) -> Result<(Permit, Why), Void> {
+    if facts.action.binding() != approved.binding {
+        return Err(Void::Changed);
+    }
+    let why = explain(policy, &facts);
+    match why.decision {
+        Decision::Deny => Err(Void::Denied(why.reasons.join("; "))),
+        Decision::Allow | Decision::Ask if why.gates.is_subset(&approved.gates) => {
+            Ok((Permit(facts.action), why))
+        }
+        Decision::Allow | Decision::Ask => Err(Void::Stricter(why.reasons.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,535 @@
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::action::{Kind, Method};
+use crate::ids::{ActionId, ConversationId};
+use crate::label::Provenance;
+use crate::rule::Pattern;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn action(method: Method) -> Action {
+    Action {
+        id: ActionId::new("act_1"),
+        kind: Kind::Mcp,
+        group: "work".parse().unwrap(),
+        conversation: ConversationId::new("token:t"),
+        run: RunId::new("r1"),
+        principal: "token:t".into(),
+        server: "mail".into(),
+        method,
+        name: "send".into(),
+        args: json!({"to": "ana@example.org"}),
+        definition: Digest::of(b"definition"),
+        identity: Digest::of(b"identity"),
+    }
+}
+
+fn labels(untrusted: bool, secret: bool) -> Labels {
+    let mut labels = Labels::default();
+    let from = Provenance {
+        action: ActionId::new("act_0"),
+        tool: "wiki__read".into(),
+        at: at(1),
+    };
+    if untrusted {
+        labels.add(Label::Untrusted, &from);
+    }
+    if secret {
+        labels.add(Label::Secret, &from);
+    }
+    labels
+}
+
+fn facts(traits: Traits, labels: Labels) -> Facts {
+    Facts {
+        action: action(Method::Call),
+        traits,
+        labels,
+        contains_secrets: false,
+        changed: false,
+        credentials: Vec::new(),
+        grants: Vec::new(),
+        now: at(100),
+    }
+}
+
+fn rule(name: &str, then: Effect, lifts: &[Gate]) -> Rule {
+    Rule {
+        name: name.into(),
+        groups: None,
+        servers: None,
+        tools: Some(vec![Pattern::new("mail__*")]),
+        then,
+        lifts: lifts.to_vec(),
+    }
+}
+
+fn decided(policy: &Policy, facts: &Facts) -> Decision {
+    explain(policy, facts).decision
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table, one row a line")]
+fn the_default_matrix_as_people_read_it() {
+    let ordinary = Traits::ORDINARY;
+    let rows: [(&str, Facts); 12] = [
+        ("ordinary server", facts(ordinary, labels(false, false))),
+        (
+            "public_sink, read-only tool",
+            facts(
+                Traits {
+                    public_sink: Level::Yes,
+                    read_only: true,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "public_sink, other tool",
+            facts(
+                Traits {
+                    public_sink: Level::Yes,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "dangerous_writes, read-only",
+            facts(
+                Traits {
+                    dangerous_writes: Level::Yes,
+                    read_only: true,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "dangerous_writes, not read-only",
+            facts(
+                Traits {
+                    dangerous_writes: Level::Yes,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "undeclared tool",
+            facts(Traits::UNDECLARED, labels(false, false)),
+        ),
+        (
+            "undeclared server, resource read",
+            Facts {
+                action: action(Method::Read),
+                ..facts(Traits::UNDECLARED, labels(false, false))
+            },
+        ),
+        (
+            "forbidden public_source",
+            facts(
+                Traits {
+                    public_source: Level::Forbidden,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "forbidden public_sink",
+            facts(
+                Traits {
+                    public_sink: Level::Forbidden,
+                    read_only: true,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "forbidden dangerous_writes, read",
+            facts(
+                Traits {
+                    dangerous_writes: Level::Forbidden,
+                    read_only: true,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "forbidden dangerous_writes, other",
+            facts(
+                Traits {
+                    dangerous_writes: Level::Forbidden,
+                    ..ordinary
+                },
+                labels(false, false),
+            ),
+        ),
+        (
+            "arguments hold a credential",
+            Facts {
+                credentials: vec!["/key".into()],
+                ..facts(ordinary, labels(false, false))
+            },
+        ),
+    ];
+    let mut table = format!(
+        "{:<34} {:<24} {:<24} {:<24} {}\n",
+        "call to", "nothing", "untrusted", "secret", "untrusted + secret"
+    );
+    for (name, facts) in rows {
+        let cells: Vec<String> = [(false, false), (true, false), (false, true), (true, true)]
+            .into_iter()
+            .map(|(untrusted, secret)| {
+                let why = explain(
+                    &Policy::default(),
+                    &Facts {
+                        labels: labels(untrusted, secret),
+                        ..facts.clone()
+                    },
+                );
+                let gates: Vec<&str> = why.gates.iter().map(|gate| gate.as_str()).collect();
+                if gates.is_empty() {
+                    why.decision.as_str().to_owned()
+                } else {
+                    format!("{} {}", why.decision.as_str(), gates.join("+"))
+                }
+            })
+            .collect();
+        table += format!(
+            "{name:<34} {:<24} {:<24} {:<24} {}",
+            cells[0], cells[1], cells[2], cells[3]
+        )
+        .trim_end();
+        table.push('\n');
+    }
+    expect_test::expect_file!["../../tests/snapshots/matrix.txt"].assert_eq(&table);
+}
+
+#[test]
+fn deny_beats_ask_beats_allow() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let allow = rule("a", Effect::Allow, &[Gate::DangerousWrites]);
+    let ask = rule("b", Effect::Ask, &[]);
+    let deny = rule("c", Effect::Deny, &[]);
+    let with = |rules: &[&Rule]| Policy {
+        rules: rules.iter().map(|r| (*r).clone()).collect(),
+    };
+    assert_eq!(decided(&with(&[]), &risky), Decision::Ask);
+    assert_eq!(decided(&with(&[&allow]), &risky), Decision::Allow);
+    assert_eq!(decided(&with(&[&allow, &ask]), &risky), Decision::Ask);
+    assert_eq!(
+        decided(&with(&[&allow, &ask, &deny]), &risky),
+        Decision::Deny
+    );
+}
+
+#[test]
+fn an_allow_lifts_the_gates_it_names_and_no_other() {
+    let both = Facts {
+        credentials: vec!["/k".into()],
+        ..facts(
+            Traits {
+                dangerous_writes: Level::Yes,
+                ..Traits::ORDINARY
+            },
+            labels(false, false),
+        )
+    };
+    let why = explain(
+        &Policy {
+            rules: vec![rule("a", Effect::Allow, &[Gate::DangerousWrites])],
+        },
+        &both,
+    );
+    assert_eq!(
+        (why.decision, why.gates, why.rules),
+        (
+            Decision::Ask,
+            BTreeSet::from([Gate::Credential]),
+            vec!["a".to_owned()]
+        )
+    );
+}
+
+#[test]
+fn an_allow_never_lifts_a_forbidden_trait() {
+    let facts = facts(
+        Traits {
+            public_sink: Level::Forbidden,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let all = [
+        Gate::PublicSink,
+        Gate::DangerousWrites,
+        Gate::Credential,
+        Gate::ChangedTool,
+    ];
+    assert_eq!(
+        decided(
+            &Policy {
+                rules: vec![rule("a", Effect::Allow, &all)]
+            },
+            &facts
+        ),
+        Decision::Deny
+    );
+}
+
+#[test]
+fn a_rule_speaks_only_of_what_it_selects() {
+    let mut here = rule("here", Effect::Deny, &[]);
+    here.groups = Some(vec!["home".parse().unwrap()]);
+    let elsewhere = Rule {
+        tools: Some(vec![Pattern::new("wiki__*")]),
+        ..rule("wiki", Effect::Deny, &[])
+    };
+    let facts = facts(Traits::ORDINARY, labels(false, false));
+    assert_eq!(
+        decided(
+            &Policy {
+                rules: vec![here, elsewhere]
+            },
+            &facts
+        ),
+        Decision::Allow
+    );
+    let server = Rule {
+        tools: None,
+        servers: Some(vec![Pattern::new("mail")]),
+        ..rule("mail", Effect::Deny, &[])
+    };
+    let read = Facts {
+        action: action(Method::Read),
+        ..facts.clone()
+    };
+    assert_eq!(
+        decided(
+            &Policy {
+                rules: vec![server]
+            },
+            &read
+        ),
+        Decision::Deny
+    );
+    assert_eq!(
+        decided(
+            &Policy {
+                rules: vec![rule("tools", Effect::Deny, &[])]
+            },
+            &read
+        ),
+        Decision::Allow
+    );
+}
+
+fn grant(facts: &Facts) -> Grant {
+    Grant {
+        question: "q1".into(),
+        run: facts.action.run.clone(),
+        tool: facts.action.tool(),
+        definition: facts.action.definition.clone(),
+        identity: facts.action.identity.clone(),
+        lifts: BTreeSet::from([Gate::DangerousWrites]),
+        until: at(200),
+    }
+}
+
+#[test]
+fn a_grant_lifts_what_was_shown_for_this_run_this_tool_and_a_while() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            public_sink: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let with = |change: fn(&mut Grant), facts: &Facts| {
+        let mut grant = grant(facts);
+        change(&mut grant);
+        decided(
+            &Policy::default(),
+            &Facts {
+                grants: vec![grant],
+                ..facts.clone()
+            },
+        )
+    };
+    assert_eq!(with(|_| {}, &risky), Decision::Allow);
+    assert_eq!(with(|g| g.run = RunId::new("r2"), &risky), Decision::Ask);
+    assert_eq!(
+        with(|g| g.tool = "mail__delete".into(), &risky),
+        Decision::Ask
+    );
+    assert_eq!(
+        with(|g| g.definition = Digest::of(b"x"), &risky),
+        Decision::Ask
+    );
+    assert_eq!(
+        with(|g| g.identity = Digest::of(b"x"), &risky),
+        Decision::Ask
+    );
+    assert_eq!(with(|g| g.until = at(100), &risky), Decision::Ask);
+    // It has read something since: a gate that nobody has seen.
+    assert_eq!(
+        with(
+            |_| {},
+            &Facts {
+                labels: labels(true, false),
+                ..risky
+            }
+        ),
+        Decision::Ask
+    );
+}
+
+#[test]
+fn a_release_stands_unless_something_got_stricter() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            public_sink: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let approved = Approved {
+        binding: risky.action.binding(),
+        gates: BTreeSet::from([Gate::DangerousWrites]),
+    };
+    let again =
+        |policy: &Policy, facts: Facts| release(policy, facts, &approved).map(|(permit, _)| permit);
+    assert_eq!(
+        again(&Policy::default(), risky.clone()).unwrap().action(),
+        &risky.action
+    );
+    let deny = Policy {
+        rules: vec![rule("no", Effect::Deny, &[])],
+    };
+    assert!(matches!(again(&deny, risky.clone()), Err(Void::Denied(_))));
+    assert!(matches!(
+        again(
+            &Policy::default(),
+            Facts {
+                labels: labels(true, false),
+                ..risky.clone()
+            }
+        ),
+        Err(Void::Stricter(_))
+    ));
+    for change in [
+        |a: &mut Action| a.args = json!({"to": "eve@example.org"}),
+        |a: &mut Action| a.definition = Digest::of(b"another"),
+        |a: &mut Action| a.identity = Digest::of(b"another"),
+        |a: &mut Action| a.name = "delete".into(),
+    ] {
+        let mut changed = risky.clone();
+        change(&mut changed.action);
+        assert_eq!(again(&Policy::default(), changed), Err(Void::Changed));
+    }
+}
+
+fn any_level() -> impl Strategy<Value = Level> {
+    prop_oneof![Just(Level::No), Just(Level::Yes), Just(Level::Forbidden)]
+}
+
+prop_compose! {
+    fn any_traits()(a in any_level(), b in any_level(), c in any_level(), d in any_level(), read_only: bool) -> Traits {
+        Traits { public_source: a, secret_data: b, public_sink: c, dangerous_writes: d, read_only }
+    }
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let gates = prop::collection::btree_set(
+        prop_oneof![
+            Just(Gate::PublicSink),
+            Just(Gate::DangerousWrites),
+            Just(Gate::Credential),
+            Just(Gate::ChangedTool)
+        ],
+        0..4,
+    );
+    let effect = prop_oneof![Just(Effect::Allow), Just(Effect::Ask), Just(Effect::Deny)];
+    let tools = prop_oneof![
+        Just("*"),
+        Just("mail__*"),
+        Just("mail__send"),
+        Just("wiki__*")
+    ];
+    ("[a-z]{1,3}", effect, gates, tools).prop_map(|(name, then, lifts, tool)| Rule {
+        name,
+        groups: None,
+        servers: None,
+        tools: Some(vec![Pattern::new(tool)]),
+        then,
+        lifts: lifts.into_iter().collect(),
+    })
+}
+
+prop_compose! {
+    fn any_facts()(traits in any_traits(), untrusted: bool, secret: bool, changed: bool, credential: bool, call: bool) -> Facts {
+        Facts {
+            action: action(if call { Method::Call } else { Method::Read }),
+            changed,
+            credentials: if credential { vec!["/k".into()] } else { Vec::new() },
+            ..facts(traits, labels(untrusted, secret))
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn more_labels_are_never_more_lenient(facts in any_facts(), rules in prop::collection::vec(any_rule(), 0..6), untrusted: bool, secret: bool) {
+        let policy = Policy { rules };
+        let mut more = facts.clone();
+        let from = Provenance { action: ActionId::new("x"), tool: "t".into(), at: at(1) };
+        if untrusted { more.labels.add(Label::Untrusted, &from); }
+        if secret { more.labels.add(Label::Secret, &from); }
+        prop_assert!(decided(&policy, &more) >= decided(&policy, &facts));
+    }
+
+    #[test]
+    fn the_order_of_rules_never_matters(facts in any_facts(), rules in prop::collection::vec(any_rule(), 0..8), seed: u64) {
+        let mut shuffled = rules.clone();
+        let len = shuffled.len().max(1);
+        for n in 0..shuffled.len() {
+            shuffled.swap(n, usize::try_from(seed.rotate_left(u32::try_from(n * 7).unwrap()) % len as u64).unwrap());
+        }
+        prop_assert_eq!(explain(&Policy { rules }, &facts), explain(&Policy { rules: shuffled }, &facts));
+    }
+
+    #[test]
+    fn a_fitting_deny_beats_everything(facts in any_facts(), mut rules in prop::collection::vec(any_rule(), 0..6), place in 0usize..6) {
+        let deny = Rule { tools: None, ..rule("no", Effect::Deny, &[]) };
+        rules.insert(place.min(rules.len()), deny);
+        prop_assert_eq!(decided(&Policy { rules }, &facts), Decision::Deny);
+    }
+
+    #[test]
+    fn facts_survive_the_record(facts in any_facts(), rules in prop::collection::vec(any_rule(), 0..6)) {
+        let back: Facts = serde_json::from_str(&serde_json::to_string(&facts).unwrap()).unwrap();
+        let policy = Policy { rules };
+        prop_assert_eq!(explain(&policy, &back), explain(&policy, &facts));
+        prop_assert_eq!(back, facts);
+    }
+}
