@@ -48,7 +48,10 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/tools", get(tools))
         .route("/status", get(status))
         .fallback(async || Refused::new(StatusCode::NOT_FOUND, "there is no such route"))
-        .layer(axum::middleware::from_fn_with_state(api.clone(), only_the_owner))
+        .layer(axum::middleware::from_fn_with_state(
+            api.clone(),
+            only_the_owner,
+        ))
         .with_state(api);
     Router::new().nest("/api/v1", routes)
 }
@@ -74,13 +77,19 @@ async fn only_the_owner(
 pub async fn refused(broker: &Broker, principal: String, attempt: String) {
     tracing::warn!(principal, "refused: {attempt}");
     let id = format!("ref_{}", uuid::Uuid::now_v7().simple());
-    broker.audit.write_later(Write::new(id, Event::Refused { principal, attempt })).await;
+    broker
+        .audit
+        .write_later(Write::new(id, Event::Refused { principal, attempt }))
+        .await;
 }
 
 /// Records what somebody did to the gateway itself.
 async fn noted(broker: &Broker, by: String, what: String) -> Result<(), Refused> {
     let id = format!("note_{}", uuid::Uuid::now_v7().simple());
-    let written = broker.audit.write(Write::new(id, Event::Noted { by, what })).await;
+    let written = broker
+        .audit
+        .write(Write::new(id, Event::Noted { by, what }))
+        .await;
     written.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
@@ -121,14 +130,25 @@ impl From<crate::db::DbError> for Refused {
 fn user(broker: &Broker, headers: &HeaderMap) -> Result<(UserName, Role), Refused> {
     let users = &broker.config.users;
     if let Some(named) = headers.get("x-portcullis-user") {
-        let named = named.to_str().ok().and_then(|name| name.parse::<UserName>().ok());
+        let named = named
+            .to_str()
+            .ok()
+            .and_then(|name| name.parse::<UserName>().ok());
         let known = named.and_then(|name| users.get(&name).map(|user| (name, user.role)));
-        return known.ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "`--user` is nobody of the configuration"));
+        return known.ok_or_else(|| {
+            Refused::new(
+                StatusCode::BAD_REQUEST,
+                "`--user` is nobody of the configuration",
+            )
+        });
     }
     let mut owners = users.iter().filter(|(_, user)| user.role == Role::Owner);
     match (owners.next(), owners.next()) {
         (Some((name, user)), None) => Ok((name.clone(), user.role)),
-        _ => Err(Refused::new(StatusCode::BAD_REQUEST, "say who you are with `--user`: there is not exactly one owner")),
+        _ => Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "say who you are with `--user`: there is not exactly one owner",
+        )),
     }
 }
 
@@ -148,7 +168,8 @@ async fn decider(api: &Api, headers: &HeaderMap, question: &str) -> Result<Strin
     let broker = &api.broker;
     let (name, role) = user(broker, headers)?;
     if !broker.config.approvals.cli {
-        let text = "the configuration says `[approvals] cli = false`: decide in a channel or the console";
+        let text =
+            "the configuration says `[approvals] cli = false`: decide in a channel or the console";
         return Err(Refused::new(StatusCode::FORBIDDEN, text));
     }
     let row = broker.approvals.show(question).await?;
@@ -157,7 +178,10 @@ async fn decider(api: &Api, headers: &HeaderMap, question: &str) -> Result<Strin
     let group = group.and_then(|group| broker.config.groups.get(&group));
     if !may_decide(group, &name, role) {
         refused(broker, format!("user:{name}"), format!("decide {question}")).await;
-        return Err(Refused::new(StatusCode::FORBIDDEN, format!("`{name}` is no approver of this group")));
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            format!("`{name}` is no approver of this group"),
+        ));
     }
     Ok(name.to_string())
 }
@@ -168,12 +192,18 @@ struct Which {
     all: bool,
 }
 
-async fn approvals(State(api): State<Arc<Api>>, Query(which): Query<Which>) -> Result<Json<Vec<Shown>>, Refused> {
+async fn approvals(
+    State(api): State<Arc<Api>>,
+    Query(which): Query<Which>,
+) -> Result<Json<Vec<Shown>>, Refused> {
     api.broker.approvals.tick(jiff::Timestamp::now()).await;
     Ok(Json(api.broker.approvals.list(which.all).await?))
 }
 
-async fn approval(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Shown>, Refused> {
+async fn approval(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<Shown>, Refused> {
     let shown = api.broker.approvals.show(&id).await?;
     Ok(Json(shown.ok_or_else(|| DecideError::Unknown(id))?))
 }
@@ -194,7 +224,9 @@ async fn approve(
     Json(body): Json<Approve>,
 ) -> Result<Json<Shown>, Refused> {
     let by = decider(&api, &headers, &id).await?;
-    api.broker.approve(&id, by, body.scope, body.run_anyway).await?;
+    api.broker
+        .approve(&id, by, body.scope, body.run_anyway)
+        .await?;
     approval(State(api), Path(id)).await
 }
 
@@ -225,21 +257,42 @@ struct Issue {
     ttl_seconds: u64,
 }
 
-async fn issue(State(api): State<Arc<Api>>, headers: HeaderMap, Json(body): Json<Issue>) -> Result<Json<Value>, Refused> {
+async fn issue(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Json(body): Json<Issue>,
+) -> Result<Json<Value>, Refused> {
     let (by, role) = user(&api.broker, &headers)?;
     if role != Role::Owner {
-        return Err(Refused::new(StatusCode::FORBIDDEN, "only an owner issues tokens"));
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "only an owner issues tokens",
+        ));
     }
     if !api.broker.config.groups.contains_key(&body.group) {
-        return Err(Refused::new(StatusCode::NOT_FOUND, format!("there is no group `{}`", body.group)));
+        return Err(Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no group `{}`", body.group),
+        ));
     }
     let ttl = Duration::from_secs(body.ttl_seconds);
-    let issued = api.broker.identity.issue(body.group, body.name.unwrap_or_default(), ttl).await;
+    let issued = api
+        .broker
+        .identity
+        .issue(body.group, body.name.unwrap_or_default(), ttl)
+        .await;
     let (issued, token) = issued.map_err(|error| match error {
         IssueError::Lifetime => Refused::new(StatusCode::BAD_REQUEST, error.to_string()),
-        IssueError::Unsigned(_) | IssueError::Db(_) => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        IssueError::Unsigned(_) | IssueError::Db(_) => {
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
     })?;
-    noted(&api.broker, format!("user:{by}"), format!("token {} issued for group `{}`", issued.id, issued.group)).await?;
+    noted(
+        &api.broker,
+        format!("user:{by}"),
+        format!("token {} issued for group `{}`", issued.id, issued.group),
+    )
+    .await?;
     let mut shown = json!(issued);
     if let Some(members) = shown.as_object_mut() {
         members.insert("token".to_owned(), Value::String(token));
@@ -251,18 +304,36 @@ async fn tokens(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(json!(api.broker.identity.list()))
 }
 
-async fn revoke(State(api): State<Arc<Api>>, headers: HeaderMap, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
+async fn revoke(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refused> {
     let (by, role) = user(&api.broker, &headers)?;
     if role != Role::Owner {
-        return Err(Refused::new(StatusCode::FORBIDDEN, "only an owner revokes tokens"));
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "only an owner revokes tokens",
+        ));
     }
     match api.broker.identity.revoke(&id).await? {
         Some(true) => {
-            noted(&api.broker, format!("user:{by}"), format!("token {id} revoked")).await?;
+            noted(
+                &api.broker,
+                format!("user:{by}"),
+                format!("token {id} revoked"),
+            )
+            .await?;
             Ok(Json(json!({ "id": id, "revoked": true })))
         }
-        Some(false) => Err(Refused::new(StatusCode::CONFLICT, format!("`{id}` was revoked before"))),
-        None => Err(Refused::new(StatusCode::NOT_FOUND, format!("there is no token `{id}`"))),
+        Some(false) => Err(Refused::new(
+            StatusCode::CONFLICT,
+            format!("`{id}` was revoked before"),
+        )),
+        None => Err(Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no token `{id}`"),
+        )),
     }
 }
 
@@ -286,7 +357,9 @@ async fn tools(State(api): State<Arc<Api>>) -> Json<Value> {
     let mut all = Vec::new();
     for status in api.broker.upstreams.status() {
         // Asks a server that never told; one that cannot be started is seen in `servers`.
-        let Ok(listing) = api.broker.catalog.get(&status.name).await else { continue };
+        let Ok(listing) = api.broker.catalog.get(&status.name).await else {
+            continue;
+        };
         for tool in &listing.tools {
             let raw: Value = serde_json::from_str(tool.item.raw.get()).unwrap_or_default();
             let member = |name: &str| raw.get(name).cloned().unwrap_or_default();
@@ -305,8 +378,12 @@ async fn tools(State(api): State<Arc<Api>>) -> Json<Value> {
 
 async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
     let broker = &api.broker;
-    let states: Vec<Value> =
-        broker.upstreams.status().iter().map(|one| json!({ "name": one.name, "state": one.state })).collect();
+    let states: Vec<Value> = broker
+        .upstreams
+        .status()
+        .iter()
+        .map(|one| json!({ "name": one.name, "state": one.state }))
+        .collect();
     let groups: Vec<&str> = broker.config.groups.keys().map(GroupName::as_str).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),

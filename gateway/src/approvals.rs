@@ -39,7 +39,9 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Too many are open in this conversation.
-    #[error("{0} questions of this conversation are waiting for a person already; wait for these to be answered")]
+    #[error(
+        "{0} questions of this conversation are waiting for a person already; wait for these to be answered"
+    )]
     TooMany(usize),
     /// It cannot be stored.
     #[error("the question cannot be stored, so nothing is done")]
@@ -111,8 +113,14 @@ impl Held {
     /// Waits for what the caller is told in the end.
     pub async fn answered(&self) -> Answer {
         let mut answer = self.answer.subscribe();
-        let answered = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
-        answered.ok().flatten().unwrap_or_else(|| Answer::Refused("the gateway is stopping".to_owned()))
+        let answered = answer
+            .wait_for(Option::is_some)
+            .await
+            .map(|answer| answer.clone());
+        answered
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| Answer::Refused("the gateway is stopping".to_owned()))
     }
 }
 
@@ -145,14 +153,28 @@ impl Approvals {
         expire: Duration,
         max_open: usize,
     ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
-        let approvals =
-            Self { db, keys, audit, expire, max_open, held: Mutex::default(), deciding: tokio::sync::Mutex::default() };
+        let approvals = Self {
+            db,
+            keys,
+            audit,
+            expire,
+            max_open,
+            held: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
+        };
         let mut to_run = Vec::new();
         for row in approvals.db.questions_unfinished().await? {
             match approvals.recall(&row) {
                 Ok(held) => {
                     if row.execution == Execution::Running {
-                        approvals.settle(&held, Execution::Running, Execution::Unknown, Answer::Refused(interrupted(&held))).await?;
+                        approvals
+                            .settle(
+                                &held,
+                                Execution::Running,
+                                Execution::Unknown,
+                                Answer::Refused(interrupted(&held)),
+                            )
+                            .await?;
                     } else if row.execution == Execution::None && row.state == State::Approved {
                         to_run.push(held.clone());
                     }
@@ -191,7 +213,10 @@ impl Approvals {
 
     /// The question, or the answer nobody has taken, of an identical call.
     pub fn find(&self, sameness: &Digest) -> Option<Arc<Held>> {
-        lock(&self.held).values().find(|held| held.action.sameness() == *sameness).cloned()
+        lock(&self.held)
+            .values()
+            .find(|held| held.action.sameness() == *sameness)
+            .cloned()
     }
 
     /// The id for a new question.
@@ -206,9 +231,15 @@ impl Approvals {
     pub fn room(&self, action: &Action) -> Result<(), AskError> {
         let open = lock(&self.held)
             .values()
-            .filter(|held| held.action.conversation == action.conversation && held.state().is_open())
+            .filter(|held| {
+                held.action.conversation == action.conversation && held.state().is_open()
+            })
             .count();
-        if open >= self.max_open { Err(AskError::TooMany(open)) } else { Ok(()) }
+        if open >= self.max_open {
+            Err(AskError::TooMany(open))
+        } else {
+            Ok(())
+        }
     }
 
     /// Puts a question that was recorded: from here on it outlives everything. Where the identical
@@ -216,9 +247,18 @@ impl Approvals {
     ///
     /// # Errors
     /// [`AskError`], and then nothing will be done.
-    pub async fn ask(&self, id: QuestionId, question: Question, shown: Value, now: Timestamp) -> Result<Arc<Held>, AskError> {
+    pub async fn ask(
+        &self,
+        id: QuestionId,
+        question: Question,
+        shown: Value,
+        now: Timestamp,
+    ) -> Result<Arc<Held>, AskError> {
         let Question { action, why } = question;
-        let approved = Approved { binding: action.binding(), gates: why.gates };
+        let approved = Approved {
+            binding: action.binding(),
+            gates: why.gates,
+        };
         let expires_at = now.checked_add(self.expire).unwrap_or(Timestamp::MAX);
         let row = Row {
             id: id.to_string(),
@@ -280,11 +320,17 @@ impl Approvals {
     /// A transition between the two open states; where it cannot be stored it is not made.
     async fn shift(&self, held: &Held, event: Event) {
         let from = held.state();
-        let Ok(to) = approval::apply(from, event, Timestamp::now(), held.expires_at) else { return };
+        let Ok(to) = approval::apply(from, event, Timestamp::now(), held.expires_at) else {
+            return;
+        };
         if !to.is_open() {
             return; // It expired; the next tick settles it.
         }
-        match self.db.question_move(held.id.as_str(), from, to, None).await {
+        match self
+            .db
+            .question_move(held.id.as_str(), from, to, None)
+            .await
+        {
             Ok(true) => *lock(&held.state) = to,
             Ok(false) => {}
             Err(error) => tracing::warn!("question `{}` cannot be stored: {error}", held.id),
@@ -295,10 +341,17 @@ impl Approvals {
     ///
     /// # Errors
     /// [`DecideError`], and then nothing changed.
-    pub async fn decide(&self, id: &str, event: Event, decided: Decided) -> Result<Arc<Held>, DecideError> {
+    pub async fn decide(
+        &self,
+        id: &str,
+        event: Event,
+        decided: Decided,
+    ) -> Result<Arc<Held>, DecideError> {
         let _one = self.deciding.lock().await;
         let held = lock(&self.held).get(&QuestionId::new(id)).cloned();
-        let Some(held) = held else { return Err(self.was_first(id).await) };
+        let Some(held) = held else {
+            return Err(self.was_first(id).await);
+        };
         let from = held.state();
         let to = match approval::apply(from, event, decided.at, held.expires_at) {
             Ok(to) => to,
@@ -307,14 +360,25 @@ impl Approvals {
         };
         // Late: time was first, whatever the person said.
         let expired = to == State::Expired && event != Event::Tick;
-        let decided = if to == State::Expired { Decided { by: None, reason: None, scope: None, ..decided } } else { decided };
+        let decided = if to == State::Expired {
+            Decided {
+                by: None,
+                reason: None,
+                scope: None,
+                ..decided
+            }
+        } else {
+            decided
+        };
         let answered = record::Event::Answered {
             approval: held.id.clone(),
             state: to,
             by: decided.by.clone(),
             reason: decided.reason.clone(),
         };
-        self.audit.write(Write::new(held.action.id.as_str(), answered)).await?;
+        self.audit
+            .write(Write::new(held.action.id.as_str(), answered))
+            .await?;
         if !self.db.question_move(id, from, to, Some(&decided)).await? {
             return Err(self.was_first(id).await);
         }
@@ -322,23 +386,44 @@ impl Approvals {
         if to != State::Approved {
             let words = match to {
                 State::Denied => match &decided.reason {
-                    Some(reason) => format!("NOT EXECUTED. A person denied this call: {reason}. Do not try it in another way."),
-                    None => "NOT EXECUTED. A person denied this call. Do not try it in another way.".to_owned(),
+                    Some(reason) => format!(
+                        "NOT EXECUTED. A person denied this call: {reason}. Do not try it in another way."
+                    ),
+                    None => {
+                        "NOT EXECUTED. A person denied this call. Do not try it in another way."
+                            .to_owned()
+                    }
                 },
-                State::Expired => "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned(),
+                State::Expired => {
+                    "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned()
+                }
                 State::Pending | State::Approved | State::Withdrawn | State::CallerGone => {
                     "NOT EXECUTED. The question was withdrawn.".to_owned()
                 }
             };
             self.close(&held, record::Outcome::Refused, None).await;
-            self.settle(&held, Execution::None, Execution::Refused, Answer::Refused(words)).await?;
+            self.settle(
+                &held,
+                Execution::None,
+                Execution::Refused,
+                Answer::Refused(words),
+            )
+            .await?;
         }
-        if expired { Err(self.was_first(id).await) } else { Ok(held) }
+        if expired {
+            Err(self.was_first(id).await)
+        } else {
+            Ok(held)
+        }
     }
 
     async fn was_first(&self, id: &str) -> DecideError {
         match self.db.question(id).await {
-            Ok(Some(row)) => DecideError::Settled { id: id.to_owned(), state: row.state, by: row.decided_by },
+            Ok(Some(row)) => DecideError::Settled {
+                id: id.to_owned(),
+                state: row.state,
+                by: row.decided_by,
+            },
             Ok(None) => DecideError::Unknown(id.to_owned()),
             Err(error) => error.into(),
         }
@@ -349,14 +434,21 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], and then it must not begin.
     pub async fn begin(&self, held: &Held) -> Result<bool, DbError> {
-        self.db.execution_move(held.id.as_str(), Execution::None, Execution::Running, None).await
+        self.db
+            .execution_move(held.id.as_str(), Execution::None, Execution::Running, None)
+            .await
     }
 
     /// The approved action has ended; its answer is kept until a caller has it.
     ///
     /// # Errors
     /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
-    pub async fn finish(&self, held: &Held, outcome: record::Outcome, answer: Answer) -> Result<(), DbError> {
+    pub async fn finish(
+        &self,
+        held: &Held,
+        outcome: record::Outcome,
+        answer: Answer,
+    ) -> Result<(), DbError> {
         let to = match outcome {
             record::Outcome::Ok => Execution::Ok,
             record::Outcome::Error => Execution::Error,
@@ -371,17 +463,31 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
     pub async fn void(&self, held: &Held, answer: Answer) -> Result<(), DbError> {
-        self.settle(held, Execution::None, Execution::Refused, answer).await
+        self.settle(held, Execution::None, Execution::Refused, answer)
+            .await
     }
 
-    async fn settle(&self, held: &Held, from: Execution, to: Execution, answer: Answer) -> Result<(), DbError> {
-        let stored = Stored { action: held.action.clone(), answer: answer.clone() };
+    async fn settle(
+        &self,
+        held: &Held,
+        from: Execution,
+        to: Execution,
+        answer: Answer,
+    ) -> Result<(), DbError> {
+        let stored = Stored {
+            action: held.action.clone(),
+            answer: answer.clone(),
+        };
         let sealed = serde_json::to_vec(&stored)
             .ok()
             .and_then(|plain| self.keys.seal(held.id.as_str(), &plain).ok())
             .ok_or(DbError::Unreadable { what: "answer" });
         let stored = match sealed {
-            Ok(sealed) => self.db.execution_move(held.id.as_str(), from, to, Some(sealed)).await.map(drop),
+            Ok(sealed) => self
+                .db
+                .execution_move(held.id.as_str(), from, to, Some(sealed))
+                .await
+                .map(drop),
             Err(error) => Err(error),
         };
         held.answer.send_replace(Some(answer));
@@ -390,7 +496,11 @@ impl Approvals {
 
     /// Closes the action's record.
     pub async fn close(&self, held: &Held, outcome: record::Outcome, detail: Option<String>) {
-        let closed = record::Event::Closed { outcome, detail, result: None };
+        let closed = record::Event::Closed {
+            outcome,
+            detail,
+            result: None,
+        };
         let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
         if let Err(error) = self.audit.write(write).await {
             tracing::error!("{error}");
@@ -413,13 +523,22 @@ impl Approvals {
                 continue;
             }
             if held.state().is_open() {
-                let decided = Decided { by: None, reason: None, scope: None, at: now };
+                let decided = Decided {
+                    by: None,
+                    reason: None,
+                    scope: None,
+                    at: now,
+                };
                 if let Err(error) = self.decide(held.id.as_str(), Event::Tick, decided).await {
                     tracing::debug!("question `{}` was not expired: {error}", held.id);
                 }
             } else if held.answer.borrow().is_some()
                 && held.waiting.load(Ordering::SeqCst) == 0
-                && now > held.expires_at.checked_add(self.expire).unwrap_or(Timestamp::MAX)
+                && now
+                    > held
+                        .expires_at
+                        .checked_add(self.expire)
+                        .unwrap_or(Timestamp::MAX)
             {
                 self.delivered(&held.id).await;
             }
@@ -428,12 +547,17 @@ impl Approvals {
 
     /// Whether an action waits for a person.
     pub fn waits(&self, action: &str) -> bool {
-        lock(&self.held).values().any(|held| held.action.id.as_str() == action && held.state().is_open())
+        lock(&self.held)
+            .values()
+            .any(|held| held.action.id.as_str() == action && held.state().is_open())
     }
 
     /// How many wait for a person.
     pub fn open_count(&self) -> usize {
-        lock(&self.held).values().filter(|held| held.state().is_open()).count()
+        lock(&self.held)
+            .values()
+            .filter(|held| held.state().is_open())
+            .count()
     }
 
     /// Questions as people see them, newest first.
@@ -442,7 +566,13 @@ impl Approvals {
     /// [`DbError`], if they cannot be read.
     pub async fn list(&self, all: bool) -> Result<Vec<Shown>, DbError> {
         const MOST: u64 = 1000;
-        Ok(self.db.questions(all, MOST).await?.into_iter().map(Shown::from).collect())
+        Ok(self
+            .db
+            .questions(all, MOST)
+            .await?
+            .into_iter()
+            .map(Shown::from)
+            .collect())
     }
 
     /// One question as people see it.
@@ -505,13 +635,16 @@ impl Shown {
 impl From<Row> for Shown {
     fn from(row: Row) -> Self {
         let outcome = match (row.state, row.execution) {
-            (State::Denied | State::Expired | State::Withdrawn, _) | (_, Execution::Refused) => record::Outcome::Refused,
+            (State::Denied | State::Expired | State::Withdrawn, _) | (_, Execution::Refused) => {
+                record::Outcome::Refused
+            }
             (_, Execution::Ok) => record::Outcome::Ok,
             (_, Execution::Error) => record::Outcome::Error,
             (_, Execution::Unknown) => record::Outcome::Unknown,
-            (State::Pending | State::CallerGone | State::Approved, Execution::None | Execution::Running) => {
-                record::Outcome::Running
-            }
+            (
+                State::Pending | State::CallerGone | State::Approved,
+                Execution::None | Execution::Running,
+            ) => record::Outcome::Running,
         };
         Self {
             id: row.id,

@@ -12,8 +12,8 @@ use policy::record::{Entry, Event, Walk};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub use crate::db::chain::Opens;
 use crate::db::chain::Link;
+pub use crate::db::chain::Opens;
 use crate::db::{Db, DbError};
 use crate::keys::Keys;
 
@@ -38,7 +38,12 @@ pub struct Write {
 impl Write {
     /// An entry that opens and labels nothing.
     pub fn new(id: impl Into<String>, event: Event) -> Self {
-        Self { id: id.into(), event, opens: Opens::No, labels: Vec::new() }
+        Self {
+            id: id.into(),
+            event,
+            opens: Opens::No,
+            labels: Vec::new(),
+        }
     }
 
     /// The same, with what it does to the list of open actions.
@@ -71,7 +76,11 @@ impl Audit {
     /// # Errors
     /// [`DbError`], if the chain's end cannot be read.
     pub async fn start(db: Db, keys: Arc<Keys>) -> Result<(Self, JoinHandle<()>), DbError> {
-        let walk = db.chain_end().await?.map(|end| end.walk).unwrap_or_default();
+        let walk = db
+            .chain_end()
+            .await?
+            .map(|end| end.walk)
+            .unwrap_or_default();
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(write_all(db, keys, walk, queue));
         Ok((Self { jobs }, writer))
@@ -84,14 +93,22 @@ impl Audit {
     pub async fn write(&self, write: Write) -> Result<(), NoRecord> {
         let (done, wait) = oneshot::channel();
         let stopped = || NoRecord("the gateway is stopping".to_owned());
-        let job = Job { write, at: Timestamp::now(), done: Some(done) };
+        let job = Job {
+            write,
+            at: Timestamp::now(),
+            done: Some(done),
+        };
         self.jobs.send(job).await.map_err(|_| stopped())?;
         wait.await.map_err(|_| stopped())?
     }
 
     /// Writes an entry that nothing waits for: the end of an action that was simply allowed.
     pub async fn write_later(&self, write: Write) {
-        let job = Job { write, at: Timestamp::now(), done: None };
+        let job = Job {
+            write,
+            at: Timestamp::now(),
+            done: None,
+        };
         if self.jobs.send(job).await.is_err() {
             tracing::error!("an entry came after the log was closed");
         }
@@ -130,10 +147,24 @@ async fn write_group(db: &Db, keys: &Keys, walk: &Walk, jobs: &[Job]) -> Result<
     let mut next = walk.clone();
     let mut links = Vec::with_capacity(jobs.len());
     for Job { write, at, .. } in jobs {
-        let body = serde_json::to_string(&write.event).map_err(|_| DbError::Unreadable { what: "entry" })?;
-        let entry = Entry::seal(next.seq + 1, write.id.clone(), at.as_millisecond(), body, next.hash);
-        next = Walk { seq: entry.seq, hash: entry.hash.clone() };
-        links.push(Link { entry, opens: write.opens, labels: write.labels.clone() });
+        let body = serde_json::to_string(&write.event)
+            .map_err(|_| DbError::Unreadable { what: "entry" })?;
+        let entry = Entry::seal(
+            next.seq + 1,
+            write.id.clone(),
+            at.as_millisecond(),
+            body,
+            next.hash,
+        );
+        next = Walk {
+            seq: entry.seq,
+            hash: entry.hash.clone(),
+        };
+        links.push(Link {
+            entry,
+            opens: write.opens,
+            labels: write.labels.clone(),
+        });
     }
     db.chain_add(&links, keys.mac(&end_text(&next))).await?;
     Ok(next)

@@ -73,7 +73,10 @@ pub struct Done {
 
 impl Done {
     fn refused(text: impl Into<String>) -> Self {
-        Self { answer: Some(Answer::Refused(text.into())), receipt: None }
+        Self {
+            answer: Some(Answer::Refused(text.into())),
+            receipt: None,
+        }
     }
 }
 
@@ -154,7 +157,18 @@ pub struct Parts {
 impl Broker {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, catalog, upstreams, approvals, audit, conversations, identity, keys, known_secrets, stopping } = parts;
+        let Parts {
+            config,
+            catalog,
+            upstreams,
+            approvals,
+            audit,
+            conversations,
+            identity,
+            keys,
+            known_secrets,
+            stopping,
+        } = parts;
         Arc::new(Self {
             config,
             catalog,
@@ -176,7 +190,12 @@ impl Broker {
     pub async fn pass(self: &Arc<Self>, call: Call) -> Done {
         let action = match self.resolve(&call).await {
             Ok(action) => action,
-            Err(answer) => return Done { answer: Some(answer), receipt: None },
+            Err(answer) => {
+                return Done {
+                    answer: Some(answer),
+                    receipt: None,
+                };
+            }
         };
         if let Some(held) = self.approvals.find(&action.sameness()) {
             return self.wait(held, &call).await;
@@ -186,10 +205,12 @@ impl Broker {
         }
         let (verdict, record) = self.decide(action, call.meta.as_ref());
         match verdict {
-            Verdict::Allow(permit, _) => match self.audit.write(record.opens(Opens::Begins)).await {
-                Ok(()) => self.carry_out(permit, call).await,
-                Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
-            },
+            Verdict::Allow(permit, _) => {
+                match self.audit.write(record.opens(Opens::Begins)).await {
+                    Ok(()) => self.carry_out(permit, call).await,
+                    Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
+                }
+            }
             Verdict::Ask(question) => match self.ask(question, record).await {
                 Ok(held) => self.wait(held, &call).await,
                 Err(error) => Done::refused(format!("NOT EXECUTED. {error}.")),
@@ -201,12 +222,28 @@ impl Broker {
     /// Names and arguments become an [`Action`], or an answer that says what is wrong with them.
     async fn resolve(&self, call: &Call) -> Result<Action, Answer> {
         let unknown = || Answer::Error(unknown(call.method).to_string());
-        let group = self.config.groups.get(&call.principal.group).ok_or_else(unknown)?;
-        if !group.servers.iter().any(|server| server.as_str() == call.server) {
+        let group = self
+            .config
+            .groups
+            .get(&call.principal.group)
+            .ok_or_else(unknown)?;
+        if !group
+            .servers
+            .iter()
+            .any(|server| server.as_str() == call.server)
+        {
             return Err(unknown());
         }
-        let listing = self.catalog.get(&call.server).await.map_err(|error| failure(&call.server, &error).0)?;
-        let identity = self.catalog.identity(&call.server).cloned().ok_or_else(unknown)?;
+        let listing = self
+            .catalog
+            .get(&call.server)
+            .await
+            .map_err(|error| failure(&call.server, &error).0)?;
+        let identity = self
+            .catalog
+            .identity(&call.server)
+            .cloned()
+            .ok_or_else(unknown)?;
         let definition = definition(&listing, call.method, &call.name).ok_or_else(unknown)?;
         if call.method == Method::Call
             && let Some(tool) = listing.tool(&call.name)
@@ -220,7 +257,8 @@ impl Broker {
                 )));
             }
         }
-        let run = lock(&self.conversations.get(&call.principal.conversation())).run(Timestamp::now());
+        let run =
+            lock(&self.conversations.get(&call.principal.conversation())).run(Timestamp::now());
         Ok(Action {
             id: ActionId::new(format!("act_{}", uuid::Uuid::now_v7().simple())),
             kind: Kind::Mcp,
@@ -239,18 +277,37 @@ impl Broker {
 
     /// What the target of an action can do.
     fn traits_of(&self, action: &Action) -> Traits {
-        let Ok(server) = ServerName::try_from(action.server.clone()) else { return Traits::UNDECLARED };
-        let Some(server) = self.config.servers.get(&server) else { return Traits::UNDECLARED };
+        let Ok(server) = ServerName::try_from(action.server.clone()) else {
+            return Traits::UNDECLARED;
+        };
+        let Some(server) = self.config.servers.get(&server) else {
+            return Traits::UNDECLARED;
+        };
         if action.method != Method::Call {
             return traits::resolve(server.trust, Declared::default(), Hints::default());
         }
-        let hints = self.catalog.known(&action.server).and_then(|listing| listing.tool(&action.name).map(|tool| tool.hints));
-        let hints = Hints { trusted: server.annotations_trusted, ..hints.unwrap_or_default() };
-        let tool = server.tools.get(&action.name).map(|tool| tool.traits).unwrap_or_default();
+        let hints = self
+            .catalog
+            .known(&action.server)
+            .and_then(|listing| listing.tool(&action.name).map(|tool| tool.hints));
+        let hints = Hints {
+            trusted: server.annotations_trusted,
+            ..hints.unwrap_or_default()
+        };
+        let tool = server
+            .tools
+            .get(&action.name)
+            .map(|tool| tool.traits)
+            .unwrap_or_default();
         traits::resolve(server.trust, tool, hints)
     }
 
-    fn facts(&self, action: Action, conversation: &Conversation, meta: Option<&Map<String, Value>>) -> Facts {
+    fn facts(
+        &self,
+        action: Action,
+        conversation: &Conversation,
+        meta: Option<&Map<String, Value>>,
+    ) -> Facts {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
         let mut credentials = secret::find(&action.args, &known);
         if let Some(meta) = meta {
@@ -260,7 +317,11 @@ impl Broker {
         Facts {
             traits: self.traits_of(&action),
             labels: conversation.labels.clone(),
-            contains_secrets: self.config.groups.get(&action.group).is_none_or(|group| group.contains_secrets),
+            contains_secrets: self
+                .config
+                .groups
+                .get(&action.group)
+                .is_none_or(|group| group.contains_secrets),
             changed: false,
             credentials,
             grants: conversation.grants.clone(),
@@ -287,12 +348,24 @@ impl Broker {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
         let why = decision::explain(&self.config.policy, facts);
         let (masked, hidden) = secret::mask(&facts.action.args, &known);
-        let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&facts.action.args)));
+        let sealed_args = hidden.then(|| {
+            self.keys
+                .mac(&policy::action::canonical(&facts.action.args))
+        });
         let mut facts = facts.clone();
         facts.action.args = masked;
         let id = facts.action.id.to_string();
         let revision = self.config.revision.clone();
-        Write::new(id, Event::Decided { facts: Box::new(facts), why, sealed_args, approval: None, revision })
+        Write::new(
+            id,
+            Event::Decided {
+                facts: Box::new(facts),
+                why,
+                sealed_args,
+                approval: None,
+                revision,
+            },
+        )
     }
 
     async fn refuse(&self, refusal: Refusal, record: Write) -> Done {
@@ -302,7 +375,11 @@ impl Broker {
             refusal.why.reasons.join("; ")
         );
         let id = record.id.clone();
-        let closed = Event::Closed { outcome: Outcome::Refused, detail: None, result: None };
+        let closed = Event::Closed {
+            outcome: Outcome::Refused,
+            detail: None,
+            result: None,
+        };
         let written = async {
             self.audit.write(record).await?;
             self.audit.write(Write::new(id, closed)).await
@@ -323,16 +400,28 @@ impl Broker {
         let id = self.approvals.new_id();
         let mut record = record.opens(Opens::Waits);
         let mut shown = Value::Null;
-        if let Event::Decided { facts, approval, .. } = &mut record.event {
+        if let Event::Decided {
+            facts, approval, ..
+        } = &mut record.event
+        {
             *approval = Some(id.clone());
             shown = facts.action.args.clone();
         }
         self.audit.write(record).await?;
         let action = question.action.id.clone();
-        let asked = self.approvals.ask(id, question, shown, Timestamp::now()).await;
+        let asked = self
+            .approvals
+            .ask(id, question, shown, Timestamp::now())
+            .await;
         if asked.is_err() {
-            let closed = Event::Closed { outcome: Outcome::Refused, detail: Some("the question could not be stored".into()), result: None };
-            self.audit.write(Write::new(action.as_str(), closed).opens(Opens::Ends)).await?;
+            let closed = Event::Closed {
+                outcome: Outcome::Refused,
+                detail: Some("the question could not be stored".into()),
+                result: None,
+            };
+            self.audit
+                .write(Write::new(action.as_str(), closed).opens(Opens::Ends))
+                .await?;
         }
         asked
     }
@@ -367,11 +456,17 @@ impl Broker {
     async fn reattach(&self, sameness: &Digest) -> Option<Done> {
         let flight = {
             let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.get(sameness).filter(|flight| !flight.present.load(Ordering::SeqCst)).cloned()?
+            flights
+                .get(sameness)
+                .filter(|flight| !flight.present.load(Ordering::SeqCst))
+                .cloned()?
         };
         let mut answer = flight.answer;
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
-        Some(Done { answer, receipt: Some(Receipt::Flight(sameness.clone())) })
+        Some(Done {
+            answer,
+            receipt: Some(Receipt::Flight(sameness.clone())),
+        })
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
@@ -379,7 +474,11 @@ impl Broker {
         let receipt = (!self.reads_only(permit.action())).then(|| permit.action().sameness());
         let (tell, answer) = tokio::sync::watch::channel(None);
         if let Some(sameness) = &receipt {
-            let flight = Flight { present: call.present.clone(), answer: answer.clone(), since: Timestamp::now() };
+            let flight = Flight {
+                present: call.present.clone(),
+                answer: answer.clone(),
+                since: Timestamp::now(),
+            };
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             flights.retain(|_, flight| flight.since.duration_until(Timestamp::now()) < FLIGHT_KEPT);
             flights.insert(sameness.clone(), flight);
@@ -394,8 +493,15 @@ impl Broker {
                 Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
                 Answer::Refused(_) => None,
             };
-            let closed = Event::Closed { outcome, detail, result };
-            broker.audit.write_later(Write::new(id, closed).opens(Opens::Ends)).await;
+            let closed = Event::Closed {
+                outcome,
+                detail,
+                result,
+            };
+            broker
+                .audit
+                .write_later(Write::new(id, closed).opens(Opens::Ends))
+                .await;
             tell.send_replace(Some(answer.clone()));
             answer
         });
@@ -418,11 +524,16 @@ impl Broker {
                 if cancelled && let Some(receipt) = &receipt {
                     self.redeem(receipt).await;
                 }
-                Done { answer: Some(answer), receipt: receipt.filter(|_| !cancelled) }
+                Done {
+                    answer: Some(answer),
+                    receipt: receipt.filter(|_| !cancelled),
+                }
             }
             Err(error) => {
                 tracing::error!("a call ended badly: {error}");
-                Done::refused("UNKNOWN. The gateway failed while this was done: it may or may not have happened.")
+                Done::refused(
+                    "UNKNOWN. The gateway failed while this was done: it may or may not have happened.",
+                )
             }
         }
     }
@@ -458,7 +569,10 @@ impl Broker {
                 (Answer::Result(raw.get().to_owned()), outcome, None)
             }
             Ok(Reply::Error(error)) => {
-                let detail = error.get("message").and_then(Value::as_str).map(|text| self.masked(text));
+                let detail = error
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .map(|text| self.masked(text));
                 (Answer::Error(error.to_string()), Outcome::Error, detail)
             }
             Err(error) => {
@@ -471,22 +585,41 @@ impl Broker {
     fn masked(&self, text: &str) -> String {
         const LONGEST: usize = 500;
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        secret::mask_text(text, &known).chars().take(LONGEST).collect()
+        secret::mask_text(text, &known)
+            .chars()
+            .take(LONGEST)
+            .collect()
     }
 
     fn deadline(&self, server: &str) -> Duration {
-        const DEFAULT: Duration = Duration::from_secs(300);
+        const DEFAULT: Duration = Duration::from_mins(5);
         let server = ServerName::try_from(server.to_owned()).ok();
-        server.and_then(|server| self.config.servers.get(&server)).map_or(DEFAULT, |server| server.call_timeout)
+        server
+            .and_then(|server| self.config.servers.get(&server))
+            .map_or(DEFAULT, |server| server.call_timeout)
     }
 
     /// A person says yes. Returns when that is stored; the action then runs by itself.
     ///
     /// # Errors
     /// [`DecideError`].
-    pub async fn approve(self: &Arc<Self>, id: &str, by: String, scope: Scope, anyway: bool) -> Result<(), DecideError> {
-        let decided = Decided { by: Some(by), reason: None, scope: Some(scope), at: Timestamp::now() };
-        let held = self.approvals.decide(id, approval::Event::Approve { anyway }, decided).await?;
+    pub async fn approve(
+        self: &Arc<Self>,
+        id: &str,
+        by: String,
+        scope: Scope,
+        anyway: bool,
+    ) -> Result<(), DecideError> {
+        let decided = Decided {
+            by: Some(by),
+            reason: None,
+            scope: Some(scope),
+            at: Timestamp::now(),
+        };
+        let held = self
+            .approvals
+            .decide(id, approval::Event::Approve { anyway }, decided)
+            .await?;
         if scope == Scope::Run {
             self.grant(&held);
         }
@@ -498,9 +631,22 @@ impl Broker {
     ///
     /// # Errors
     /// [`DecideError`].
-    pub async fn deny(&self, id: &str, by: String, reason: Option<String>) -> Result<(), DecideError> {
-        let decided = Decided { by: Some(by), reason, scope: None, at: Timestamp::now() };
-        self.approvals.decide(id, approval::Event::Deny, decided).await.map(drop)
+    pub async fn deny(
+        &self,
+        id: &str,
+        by: String,
+        reason: Option<String>,
+    ) -> Result<(), DecideError> {
+        let decided = Decided {
+            by: Some(by),
+            reason,
+            scope: None,
+            at: Timestamp::now(),
+        };
+        self.approvals
+            .decide(id, approval::Event::Deny, decided)
+            .await
+            .map(drop)
     }
 
     /// *For this task*: the gates that were shown are lifted for this tool until the run ends. A
@@ -514,8 +660,12 @@ impl Broker {
             tool: action.tool(),
             definition: action.definition.clone(),
             identity: action.identity.clone(),
-            lifts: lifts.filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites)).collect(),
-            until: Timestamp::now().checked_add(RUN_LONGEST).unwrap_or(Timestamp::MAX),
+            lifts: lifts
+                .filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites))
+                .collect(),
+            until: Timestamp::now()
+                .checked_add(RUN_LONGEST)
+                .unwrap_or(Timestamp::MAX),
         };
         lock(&self.conversations.get(&action.conversation)).grant(grant);
     }
@@ -533,18 +683,29 @@ impl Broker {
     /// Decides the stored action again, and does it.
     async fn release(&self, held: &Held) -> Result<(), DecideError> {
         let void = async |why: String| {
-            self.approvals.close(held, Outcome::Refused, Some(why.clone())).await;
-            let text = format!("NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew.");
+            self.approvals
+                .close(held, Outcome::Refused, Some(why.clone()))
+                .await;
+            let text = format!(
+                "NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew."
+            );
             self.approvals.void(held, Answer::Refused(text)).await
         };
-        let token = held.action.conversation.as_str().strip_prefix("token:").unwrap_or_default();
+        let token = held
+            .action
+            .conversation
+            .as_str()
+            .strip_prefix("token:")
+            .unwrap_or_default();
         if !self.identity.not_revoked(token) {
             return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
         }
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
             let (answer, outcome) = failure(&held.action.server, &error);
-            self.approvals.close(held, outcome, Some(error.to_string())).await;
+            self.approvals
+                .close(held, outcome, Some(error.to_string()))
+                .await;
             return Ok(self.approvals.void(held, answer).await?);
         }
         let mut action = held.action.clone();
@@ -564,7 +725,10 @@ impl Broker {
         }
         if let Err(no_record) = self.audit.write(write).await {
             let answer = Answer::Refused(format!("NOT EXECUTED. {no_record}."));
-            return Ok(self.approvals.finish(held, Outcome::Refused, answer).await?);
+            return Ok(self
+                .approvals
+                .finish(held, Outcome::Refused, answer)
+                .await?);
         }
         let (reports, mut progress) = mpsc::channel(64);
         let forward = held.progress.clone();
@@ -574,7 +738,9 @@ impl Broker {
             }
         });
         // Nobody's going away cancels what a person approved; stopping the gateway does.
-        let (answer, outcome, detail) = self.perform(&permit, None, self.stopping.child_token(), reports).await;
+        let (answer, outcome, detail) = self
+            .perform(&permit, None, self.stopping.child_token(), reports)
+            .await;
         let _ = forwarding.await;
         self.approvals.close(held, outcome, detail).await;
         Ok(self.approvals.finish(held, outcome, answer).await?)
@@ -587,7 +753,8 @@ impl Broker {
         let facts = self.facts(action, &conversation, None);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let labels = take_labels(&mut conversation, permit.action(), &why);
-        let write = Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
+        let write =
+            Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
         Ok((permit, Write { labels, ..write }))
     }
 
@@ -596,7 +763,10 @@ impl Broker {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
             Receipt::Flight(sameness) => {
-                self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(sameness);
+                self.flights
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(sameness);
             }
         }
     }
@@ -606,19 +776,35 @@ impl Broker {
     ///
     /// # Errors
     /// [`NoRecord`], if that cannot be recorded.
-    pub async fn recover(self: &Arc<Self>, running: Vec<(String, bool)>, approved: Vec<Arc<Held>>) -> Result<(), NoRecord> {
+    pub async fn recover(
+        self: &Arc<Self>,
+        running: Vec<(String, bool)>,
+        approved: Vec<Arc<Held>>,
+    ) -> Result<(), NoRecord> {
         for (id, doing) in running {
             let waits = !doing && self.approvals.waits(&id);
             if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
                 continue;
             }
             let (outcome, detail) = if doing {
-                (Outcome::Unknown, "the gateway stopped while it was being done")
+                (
+                    Outcome::Unknown,
+                    "the gateway stopped while it was being done",
+                )
             } else {
-                (Outcome::Refused, "the gateway stopped before anybody was asked")
+                (
+                    Outcome::Refused,
+                    "the gateway stopped before anybody was asked",
+                )
             };
-            let closed = Event::Closed { outcome, detail: Some(detail.to_owned()), result: None };
-            self.audit.write(Write::new(id, closed).opens(Opens::Ends)).await?;
+            let closed = Event::Closed {
+                outcome,
+                detail: Some(detail.to_owned()),
+                result: None,
+            };
+            self.audit
+                .write(Write::new(id, closed).opens(Opens::Ends))
+                .await?;
         }
         for held in approved {
             self.run_approved(held);
@@ -627,13 +813,29 @@ impl Broker {
     }
 }
 
-fn take_labels(conversation: &mut Conversation, action: &Action, why: &Why) -> Vec<(policy::ids::ConversationId, Label, Provenance)> {
-    let from = Provenance { action: action.id.clone(), tool: action.tool(), at: Timestamp::now() };
-    let fresh: Vec<Label> = why.adds.iter().copied().filter(|label| !conversation.labels.has(*label)).collect();
+fn take_labels(
+    conversation: &mut Conversation,
+    action: &Action,
+    why: &Why,
+) -> Vec<(policy::ids::ConversationId, Label, Provenance)> {
+    let from = Provenance {
+        action: action.id.clone(),
+        tool: action.tool(),
+        at: Timestamp::now(),
+    };
+    let fresh: Vec<Label> = why
+        .adds
+        .iter()
+        .copied()
+        .filter(|label| !conversation.labels.has(*label))
+        .collect();
     for label in &fresh {
         conversation.labels.add(*label, &from);
     }
-    fresh.into_iter().map(|label| (action.conversation.clone(), label, from.clone())).collect()
+    fresh
+        .into_iter()
+        .map(|label| (action.conversation.clone(), label, from.clone()))
+        .collect()
 }
 
 /// What the arguments were written against. A resource has no definition beyond its URI.
@@ -641,7 +843,9 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
     match method {
         Method::Call => listing.tool(name).map(|tool| tool.item.digest.clone()),
         Method::Prompt => listing.prompt(name).map(|prompt| prompt.digest.clone()),
-        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => Some(Digest::of(name.as_bytes())),
+        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
+            Some(Digest::of(name.as_bytes()))
+        }
     }
 }
 
@@ -649,7 +853,9 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
 fn params(action: &Action) -> Value {
     match action.method {
         Method::Call | Method::Prompt => json!({ "name": action.name, "arguments": action.args }),
-        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => action.args.clone(),
+        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
+            action.args.clone()
+        }
     }
 }
 
@@ -676,10 +882,13 @@ fn is_error(result: &str) -> bool {
 /// A server's failure in words for an agent, and what is known of the action.
 fn failure(server: &str, error: &UpstreamError) -> (Answer, Outcome) {
     if error.sent() {
-        let text = format!("UNKNOWN. `{server}`: {error}. It may or may not have happened: look before you try again.");
+        let text = format!(
+            "UNKNOWN. `{server}`: {error}. It may or may not have happened: look before you try again."
+        );
         (Answer::Refused(text), Outcome::Unknown)
     } else {
-        let text = format!("NOT EXECUTED. `{server}`: {error}. Try again later, or go on without it.");
+        let text =
+            format!("NOT EXECUTED. `{server}`: {error}. Try again later, or go on without it.");
         (Answer::Refused(text), Outcome::Error)
     }
 }

@@ -49,13 +49,19 @@ impl Tool {
     /// What is wrong with some arguments, in words for an agent.
     pub fn problems(&self, args: &Value) -> Vec<String> {
         const SHOWN: usize = 5;
-        let Some(validator) = &self.validator else { return Vec::new() };
+        let Some(validator) = &self.validator else {
+            return Vec::new();
+        };
         validator
             .iter_errors(args)
             .take(SHOWN)
             .map(|error| {
                 let place = error.instance_path().to_string();
-                if place.is_empty() { error.to_string() } else { format!("at {place}: {error}") }
+                if place.is_empty() {
+                    error.to_string()
+                } else {
+                    format!("at {place}: {error}")
+                }
             })
             .collect()
     }
@@ -106,8 +112,18 @@ struct Raw {
 
 impl From<Raw> for Listing {
     fn from(raw: Raw) -> Self {
-        let items = |all: Vec<Box<RawValue>>, key: &str| all.into_iter().filter_map(|one| item(one, key)).map(|(item, _)| item).collect();
-        let tools = raw.tools.into_iter().filter_map(|one| item(one, "name")).map(|(item, value)| tool(item, &value)).collect();
+        let items = |all: Vec<Box<RawValue>>, key: &str| {
+            all.into_iter()
+                .filter_map(|one| item(one, key))
+                .map(|(item, _)| item)
+                .collect()
+        };
+        let tools = raw
+            .tools
+            .into_iter()
+            .filter_map(|one| item(one, "name"))
+            .map(|(item, value)| tool(item, &value))
+            .collect();
         Self {
             capabilities: raw.capabilities,
             instructions: raw.instructions,
@@ -126,11 +142,23 @@ fn item(raw: Box<RawValue>, key: &str) -> Option<(Item, Value)> {
     // Parsed and written again: of two members with one name, only the one that was decided on is
     // left for the client to read.
     let raw = serde_json::value::to_raw_value(&value).ok()?;
-    Some((Item { name, raw, digest: Digest::of_json(&value) }, value))
+    Some((
+        Item {
+            name,
+            raw,
+            digest: Digest::of_json(&value),
+        },
+        value,
+    ))
 }
 
 fn tool(item: Item, value: &Value) -> Tool {
-    let hint = |name: &str| value.get("annotations").and_then(|hints| hints.get(name)).and_then(Value::as_bool);
+    let hint = |name: &str| {
+        value
+            .get("annotations")
+            .and_then(|hints| hints.get(name))
+            .and_then(Value::as_bool)
+    };
     let hints = Hints {
         read_only: hint("readOnlyHint"),
         destructive: hint("destructiveHint"),
@@ -144,7 +172,11 @@ fn tool(item: Item, value: &Value) -> Tool {
             None
         }
     });
-    Tool { item, hints, validator }
+    Tool {
+        item,
+        hints,
+        validator,
+    }
 }
 
 /// A server's list is another one now.
@@ -170,7 +202,11 @@ pub struct Catalog {
 
 impl Catalog {
     /// Reads the stored listings of the servers; `identities` names each with what it is.
-    pub async fn open(db: Db, upstreams: Arc<Upstreams>, identities: BTreeMap<String, Digest>) -> Self {
+    pub async fn open(
+        db: Db,
+        upstreams: Arc<Upstreams>,
+        identities: BTreeMap<String, Digest>,
+    ) -> Self {
         let mut listings = HashMap::new();
         for (server, identity) in &identities {
             match db.listing(server, identity.as_str()).await {
@@ -180,11 +216,23 @@ impl Catalog {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!("the stored tools of `{server}` cannot be read: {error}"),
+                Err(error) => {
+                    tracing::warn!("the stored tools of `{server}` cannot be read: {error}");
+                }
             }
         }
-        let fetching = identities.keys().map(|server| (server.clone(), Mutex::default())).collect();
-        Self { db, upstreams, identities, listings: RwLock::new(listings), fetching, changes: broadcast::channel(64).0 }
+        let fetching = identities
+            .keys()
+            .map(|server| (server.clone(), Mutex::default()))
+            .collect();
+        Self {
+            db,
+            upstreams,
+            identities,
+            listings: RwLock::new(listings),
+            fetching,
+            changes: broadcast::channel(64).0,
+        }
     }
 
     /// What a server is: digest over its command or address.
@@ -199,7 +247,11 @@ impl Catalog {
 
     /// What is known of a server, without asking it.
     pub fn known(&self, server: &str) -> Option<Arc<Listing>> {
-        self.listings.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+        self.listings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(server)
+            .cloned()
     }
 
     /// A server's listing; a server that never told is started and asked.
@@ -210,7 +262,12 @@ impl Catalog {
         if let Some(listing) = self.known(server) {
             return Ok(listing);
         }
-        let _one = self.fetching.get(server).ok_or(UpstreamError::Unknown)?.lock().await;
+        let _one = self
+            .fetching
+            .get(server)
+            .ok_or(UpstreamError::Unknown)?
+            .lock()
+            .await;
         match self.known(server) {
             Some(listing) => Ok(listing),
             None => self.fetch(server).await,
@@ -222,7 +279,12 @@ impl Catalog {
     /// # Errors
     /// [`UpstreamError`], if it cannot be asked; what was known stays.
     pub async fn refresh(&self, server: &str) -> Result<Arc<Listing>, UpstreamError> {
-        let _one = self.fetching.get(server).ok_or(UpstreamError::Unknown)?.lock().await;
+        let _one = self
+            .fetching
+            .get(server)
+            .ok_or(UpstreamError::Unknown)?
+            .lock()
+            .await;
         self.fetch(server).await
     }
 
@@ -245,13 +307,19 @@ impl Catalog {
         if has("resources") {
             raw.resources = self.pages(server, "resources/list", "resources").await?;
             // Not every server with resources knows templates.
-            raw.templates = match self.pages(server, "resources/templates/list", "resourceTemplates").await {
+            raw.templates = match self
+                .pages(server, "resources/templates/list", "resourceTemplates")
+                .await
+            {
                 Err(UpstreamError::Protocol(_)) => Vec::new(),
                 other => other?,
             };
         }
         if let Ok(stored) = serde_json::to_string(&raw)
-            && let Err(error) = self.db.set_listing(server, identity.as_str(), stored, Timestamp::now()).await
+            && let Err(error) = self
+                .db
+                .set_listing(server, identity.as_str(), stored, Timestamp::now())
+                .await
         {
             tracing::warn!("the tools of `{server}` cannot be stored: {error}");
         }
@@ -263,23 +331,44 @@ impl Catalog {
             .insert(server.to_owned(), listing.clone());
         if let Some(before) = before {
             for (list, changed) in [
-                (List::Tools, differ(before.tools.iter().map(|t| &t.item), listing.tools.iter().map(|t| &t.item))),
+                (
+                    List::Tools,
+                    differ(
+                        before.tools.iter().map(|t| &t.item),
+                        listing.tools.iter().map(|t| &t.item),
+                    ),
+                ),
                 (List::Prompts, differ(&before.prompts, &listing.prompts)),
-                (List::Resources, differ(&before.resources, &listing.resources) || differ(&before.templates, &listing.templates)),
+                (
+                    List::Resources,
+                    differ(&before.resources, &listing.resources)
+                        || differ(&before.templates, &listing.templates),
+                ),
             ] {
                 if changed {
-                    let _ = self.changes.send(Change { server: server.to_owned(), list });
+                    let _ = self.changes.send(Change {
+                        server: server.to_owned(),
+                        list,
+                    });
                 }
             }
         }
         Ok(listing)
     }
 
-    async fn pages(&self, server: &str, method: &str, member: &str) -> Result<Vec<Box<RawValue>>, UpstreamError> {
+    async fn pages(
+        &self,
+        server: &str,
+        method: &str,
+        member: &str,
+    ) -> Result<Vec<Box<RawValue>>, UpstreamError> {
         let mut items: Vec<Box<RawValue>> = Vec::new();
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
-            let params = cursor.take().map_or_else(|| serde_json::json!({}), |cursor| serde_json::json!({ "cursor": cursor }));
+            let params = cursor.take().map_or_else(
+                || serde_json::json!({}),
+                |cursor| serde_json::json!({ "cursor": cursor }),
+            );
             let request = Request {
                 method: method.to_owned(),
                 params,
@@ -289,13 +378,21 @@ impl Catalog {
             };
             let page = match self.upstreams.request(server, request).await? {
                 Reply::Result(page) => page,
-                Reply::Error(error) => return Err(UpstreamError::Protocol(format!("`{method}` was answered with {error}"))),
+                Reply::Error(error) => {
+                    return Err(UpstreamError::Protocol(format!(
+                        "`{method}` was answered with {error}"
+                    )));
+                }
             };
             let odd = || UpstreamError::Protocol(format!("the answer to `{method}` is not a list"));
-            let mut page: HashMap<String, Box<RawValue>> = serde_json::from_str(page.get()).map_err(|_| odd())?;
+            let mut page: HashMap<String, Box<RawValue>> =
+                serde_json::from_str(page.get()).map_err(|_| odd())?;
             let list = page.remove(member).ok_or_else(odd)?;
-            items.extend(serde_json::from_str::<Vec<Box<RawValue>>>(list.get()).map_err(|_| odd())?);
-            cursor = page.remove("nextCursor").and_then(|raw| serde_json::from_str(raw.get()).ok());
+            items
+                .extend(serde_json::from_str::<Vec<Box<RawValue>>>(list.get()).map_err(|_| odd())?);
+            cursor = page
+                .remove("nextCursor")
+                .and_then(|raw| serde_json::from_str(raw.get()).ok());
             if cursor.is_none() {
                 return Ok(items);
             }
@@ -303,10 +400,17 @@ impl Catalog {
                 break;
             }
         }
-        Err(UpstreamError::Protocol(format!("the answer to `{method}` has no end")))
+        Err(UpstreamError::Protocol(format!(
+            "the answer to `{method}` has no end"
+        )))
     }
 }
 
-fn differ<'a>(one: impl IntoIterator<Item = &'a Item>, other: impl IntoIterator<Item = &'a Item>) -> bool {
-    !one.into_iter().map(|item| &item.digest).eq(other.into_iter().map(|item| &item.digest))
+fn differ<'a>(
+    one: impl IntoIterator<Item = &'a Item>,
+    other: impl IntoIterator<Item = &'a Item>,
+) -> bool {
+    !one.into_iter()
+        .map(|item| &item.digest)
+        .eq(other.into_iter().map(|item| &item.digest))
 }

@@ -37,14 +37,20 @@ impl Conversation {
     pub fn run(&mut self, now: Timestamp) -> RunId {
         if let Some(run) = &mut self.run {
             // A clock that jumped back ends no run, and prolongs none.
-            if now.duration_since(run.last) < RUN_IDLE && now.duration_since(run.began) < RUN_LONGEST {
+            if now.duration_since(run.last) < RUN_IDLE
+                && now.duration_since(run.began) < RUN_LONGEST
+            {
                 run.last = run.last.max(now);
                 return run.id.clone();
             }
         }
         self.grants.clear();
         let id = RunId::new(format!("run_{}", short_id(12)));
-        self.run = Some(Run { id: id.clone(), began: now, last: now });
+        self.run = Some(Run {
+            id: id.clone(),
+            began: now,
+            last: now,
+        });
         id
     }
 
@@ -67,9 +73,19 @@ impl Conversations {
     pub fn with_labels(labels: BTreeMap<ConversationId, Labels>) -> Self {
         let all = labels
             .into_iter()
-            .map(|(id, labels)| (id, Arc::new(Mutex::new(Conversation { labels, ..Conversation::default() }))))
+            .map(|(id, labels)| {
+                (
+                    id,
+                    Arc::new(Mutex::new(Conversation {
+                        labels,
+                        ..Conversation::default()
+                    })),
+                )
+            })
             .collect();
-        Self { all: Mutex::new(all) }
+        Self {
+            all: Mutex::new(all),
+        }
     }
 
     /// One conversation.

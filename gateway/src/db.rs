@@ -1,6 +1,6 @@
 //! The one database: opening it, bringing its tables up to date, and the stores over them.
 //!
-//! No database type leaves this module. SQLite in WAL mode with `synchronous = FULL`: a commit is on
+//! No database type leaves this module. `SQLite` in WAL mode with `synchronous = FULL`: a commit is on
 //! the disk when it returns.
 
 pub mod approvals;
@@ -54,7 +54,9 @@ impl Db {
     /// # Errors
     /// [`DbError::Refused`], if it cannot be opened or its tables cannot be brought up to date.
     pub async fn open(data: &Path) -> Result<Self, DbError> {
-        let db = Self { conn: connect(data, "rwc").await? };
+        let db = Self {
+            conn: connect(data, "rwc").await?,
+        };
         migrations::Migrator::up(&db.conn, None).await?;
         Ok(db)
     }
@@ -68,7 +70,9 @@ impl Db {
         if !file.exists() {
             return Err(DbError::Absent(file));
         }
-        Ok(Self { conn: connect(data, "rw").await? })
+        Ok(Self {
+            conn: connect(data, "rw").await?,
+        })
     }
 
     /// Waits for what is being written, and closes.
@@ -81,24 +85,29 @@ impl Db {
 
 async fn connect(data: &Path, mode: &str) -> Result<DatabaseConnection, DbError> {
     // Percent-encoded, so that no character of a path is read as a part of the address.
-    let path: String = data.join(FILE).as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
-            out.push(char::from(*byte));
-        } else {
-            use std::fmt::Write as _;
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    });
+    let path: String = data.join(FILE).as_os_str().as_encoded_bytes().iter().fold(
+        String::new(),
+        |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
+                out.push(char::from(*byte));
+            } else {
+                use std::fmt::Write as _;
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        },
+    );
     let mut options = ConnectOptions::new(format!("sqlite://{path}?mode={mode}"));
-    options.max_connections(4).sqlx_logging(false).acquire_timeout(Duration::from_secs(10)).map_sqlx_sqlite_opts(
-        |sqlite| {
+    options
+        .max_connections(4)
+        .sqlx_logging(false)
+        .acquire_timeout(Duration::from_secs(10))
+        .map_sqlx_sqlite_opts(|sqlite| {
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
-        },
-    );
+        });
     Ok(Database::connect(options).await?)
 }

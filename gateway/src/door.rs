@@ -31,10 +31,17 @@ impl Door {
         let port = listen.port();
         let mut hosts = vec![listen.to_string()];
         if listen.ip().is_loopback() || listen.ip().is_unspecified() {
-            hosts.extend([format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}")]);
+            hosts.extend([
+                format!("127.0.0.1:{port}"),
+                format!("localhost:{port}"),
+                format!("[::1]:{port}"),
+            ]);
         }
         if port == 80 {
-            let bare: Vec<String> = hosts.iter().filter_map(|host| host.strip_suffix(":80").map(str::to_owned)).collect();
+            let bare: Vec<String> = hosts
+                .iter()
+                .filter_map(|host| host.strip_suffix(":80").map(str::to_owned))
+                .collect();
             hosts.extend(bare);
         }
         let mut origins: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
@@ -43,7 +50,11 @@ impl Door {
             hosts.extend(url.split_once("://").map(|(_, host)| host.to_owned()));
             origins.push(url);
         }
-        Self { broker, hosts, origins }
+        Self {
+            broker,
+            hosts,
+            origins,
+        }
     }
 
     fn host_allowed(&self, headers: &HeaderMap, authority: Option<&str>) -> bool {
@@ -54,13 +65,17 @@ impl Door {
             (Some(_), Some(_)) => None,
         };
         // A request line with a full address must name the same host.
-        let same = authority.is_none_or(|authority| named.is_some_and(|named| named.eq_ignore_ascii_case(authority)));
+        let same = authority.is_none_or(|authority| {
+            named.is_some_and(|named| named.eq_ignore_ascii_case(authority))
+        });
         same && named.is_some_and(|named| self.hosts.contains(&named.to_ascii_lowercase()))
     }
 
     fn origin_allowed(&self, headers: &HeaderMap) -> bool {
         headers.get_all(header::ORIGIN).iter().all(|origin| {
-            origin.to_str().is_ok_and(|origin| self.origins.contains(&origin.to_ascii_lowercase()))
+            origin
+                .to_str()
+                .is_ok_and(|origin| self.origins.contains(&origin.to_ascii_lowercase()))
         })
     }
 }
@@ -73,8 +88,14 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
         .route("/mcp", endpoint())
         .route("/mcp/{server}", endpoint())
         .with_state(mcp)
-        .route("/api/v1", axum::routing::any(not_yours).with_state(broker.clone()))
-        .route("/api/v1/{*rest}", axum::routing::any(not_yours).with_state(broker.clone()))
+        .route(
+            "/api/v1",
+            axum::routing::any(not_yours).with_state(broker.clone()),
+        )
+        .route(
+            "/api/v1/{*rest}",
+            axum::routing::any(not_yours).with_state(broker.clone()),
+        )
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
         .layer(from_fn_with_state(door.clone(), credential));
@@ -95,13 +116,19 @@ async fn ready(State(broker): State<Arc<Broker>>) -> Response {
 
 /// Refuses every host that is not ours (DNS rebinding) and every foreign origin, on every route.
 async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
+    let authority = request
+        .uri()
+        .authority()
+        .map(axum::http::uri::Authority::as_str);
     if !door.host_allowed(request.headers(), authority) || !door.origin_allowed(request.headers()) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
@@ -115,7 +142,9 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
     let token = match (given.next(), given.next()) {
         (Some(one), None) => one.to_str().ok().and_then(|one| {
             let (scheme, token) = one.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
         }),
         _ => None,
     };
@@ -127,11 +156,17 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
         } else {
             r#"Bearer realm="portcullis""#
         };
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(challenge),
+        );
         return response;
     };
     // Said before the body is read: a client that is told early need not send it.
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > door.broker.config.max_body as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
@@ -141,8 +176,14 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
 
 /// The owner's routes, asked for with an agent's token: no, and it is in the log.
 async fn not_yours(State(broker): State<Arc<Broker>>, request: Request) -> Response {
-    let principal = request.extensions().get::<crate::identity::Principal>().map(crate::identity::Principal::label);
-    let attempt: String = format!("{} {}", request.method(), request.uri().path()).chars().take(200).collect();
+    let principal = request
+        .extensions()
+        .get::<crate::identity::Principal>()
+        .map(crate::identity::Principal::label);
+    let attempt: String = format!("{} {}", request.method(), request.uri().path())
+        .chars()
+        .take(200)
+        .collect();
     api::refused(&broker, principal.unwrap_or_default(), attempt).await;
     StatusCode::FORBIDDEN.into_response()
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
+};
 use policy::ids::{ConversationId, GroupName};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +16,7 @@ use crate::db::{Db, DbError};
 use crate::keys::{Keys, short_id};
 
 /// The longest a token may live.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_hours(8784);
 
 /// Who a call is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,11 @@ impl Principal {
 
     /// As the log names it.
     pub fn label(&self) -> String {
-        if self.name.is_empty() { format!("token:{}", self.token) } else { format!("token:{} ({})", self.token, self.name) }
+        if self.name.is_empty() {
+            format!("token:{}", self.token)
+        } else {
+            format!("token:{} ({})", self.token, self.name)
+        }
     }
 }
 
@@ -84,16 +90,31 @@ impl Identity {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn open(keys: Arc<Keys>, db: Db) -> Result<Self, DbError> {
-        let live = db.tokens().await?.into_iter().map(|token| (token.id.clone(), token)).collect();
+        let live = db
+            .tokens()
+            .await?
+            .into_iter()
+            .map(|token| (token.id.clone(), token))
+            .collect();
         let audience = format!("portcullis:{}", keys.instance);
-        Ok(Self { keys, db, audience, live: RwLock::new(live) })
+        Ok(Self {
+            keys,
+            db,
+            audience,
+            live: RwLock::new(live),
+        })
     }
 
     /// Issues a token; the text is in no other place.
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue(&self, group: GroupName, name: String, ttl: Duration) -> Result<(Issued, String), IssueError> {
+    pub async fn issue(
+        &self,
+        group: GroupName,
+        name: String,
+        ttl: Duration,
+    ) -> Result<(Issued, String), IssueError> {
         if ttl > LONGEST || ttl < Duration::from_secs(1) {
             return Err(IssueError::Lifetime);
         }
@@ -118,11 +139,21 @@ impl Identity {
             iat: issued.created_at.as_second(),
             exp: issued.expires_at.as_second(),
         };
-        let header = Header { kid: Some(issued.kid.clone()), ..Header::new(Algorithm::HS256) };
-        let token =
-            encode(&header, &claims, &EncodingKey::from_secret(&self.keys.token)).map_err(IssueError::Unsigned)?;
+        let header = Header {
+            kid: Some(issued.kid.clone()),
+            ..Header::new(Algorithm::HS256)
+        };
+        let token = encode(
+            &header,
+            &claims,
+            &EncodingKey::from_secret(&self.keys.token),
+        )
+        .map_err(IssueError::Unsigned)?;
         self.db.token_add(&issued).await?;
-        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(issued.id.clone(), issued.clone());
+        self.live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(issued.id.clone(), issued.clone());
         Ok((issued, token))
     }
 
@@ -132,12 +163,22 @@ impl Identity {
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn revoke(&self, id: &str) -> Result<Option<bool>, DbError> {
-        if !self.live.read().unwrap_or_else(PoisonError::into_inner).contains_key(id) {
+        if !self
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(id)
+        {
             return Ok(None);
         }
         let now = Timestamp::now();
         let first = self.db.token_revoke(id, now).await?;
-        if let Some(token) = self.live.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+        if let Some(token) = self
+            .live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(id)
+        {
             token.revoked_at.get_or_insert(now);
         }
         Ok(Some(first))
@@ -145,7 +186,13 @@ impl Identity {
 
     /// Every token ever issued, oldest first.
     pub fn list(&self) -> Vec<Issued> {
-        let mut all: Vec<Issued> = self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<Issued> = self
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
     }
@@ -169,10 +216,17 @@ impl Identity {
             .claims;
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let issued = live.get(&claims.jti).ok_or(NotAccepted)?;
-        if issued.revoked_at.is_some() || issued.group.as_str() != claims.sub || issued.expires_at <= Timestamp::now() {
+        if issued.revoked_at.is_some()
+            || issued.group.as_str() != claims.sub
+            || issued.expires_at <= Timestamp::now()
+        {
             return Err(NotAccepted);
         }
-        Ok(Principal { group: issued.group.clone(), token: issued.id.clone(), name: issued.name.clone() })
+        Ok(Principal {
+            group: issued.group.clone(),
+            token: issued.id.clone(),
+            name: issued.name.clone(),
+        })
     }
 
     /// Whether a token of this id was issued and not revoked. It may have expired since: a person's

@@ -22,7 +22,9 @@ pub enum KeyError {
         source: io::Error,
     },
     /// Its file is not a key.
-    #[error("`{0}` is not a key of this version; restore it from a backup, or remove the data directory to begin again")]
+    #[error(
+        "`{0}` is not a key of this version; restore it from a backup, or remove the data directory to begin again"
+    )]
     NotAKey(PathBuf),
 }
 
@@ -45,7 +47,9 @@ pub struct Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Keys")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,13 +60,29 @@ impl Keys {
     /// [`KeyError`], if a file cannot be read or written or is no key.
     pub fn open(data: &Path) -> Result<Self, KeyError> {
         let folder = data.join("keys");
-        make_private(&folder).map_err(|source| KeyError::File { path: folder.clone(), source })?;
+        make_private(&folder).map_err(|source| KeyError::File {
+            path: folder.clone(),
+            source,
+        })?;
         let token = key(&folder.join("token.key"))?;
         let seal_path = folder.join("seal.key");
-        let seal = RandomizedNonceKey::new(&AES_256_GCM, &key(&seal_path)?).map_err(|_| KeyError::NotAKey(seal_path))?;
-        let instance = hex(key(&folder.join("instance.id"))?.get(..8).unwrap_or_default());
-        let token_kid = policy::action::Digest::of(&token).as_str().chars().take(16).collect();
-        Ok(Self { instance, token, token_kid, seal, mac: mac_key(&folder)? })
+        let seal = RandomizedNonceKey::new(&AES_256_GCM, &key(&seal_path)?)
+            .map_err(|_| KeyError::NotAKey(seal_path))?;
+        let instance = hex(key(&folder.join("instance.id"))?
+            .get(..8)
+            .unwrap_or_default());
+        let token_kid = policy::action::Digest::of(&token)
+            .as_str()
+            .chars()
+            .take(16)
+            .collect();
+        Ok(Self {
+            instance,
+            token,
+            token_kid,
+            seal,
+            mac: mac_key(&folder)?,
+        })
     }
 
     /// The key over the end of the log, to verify it without an instance. `None` if there is none.
@@ -88,7 +108,10 @@ impl Keys {
     /// [`Unsealable`], if the system has no randomness.
     pub fn seal(&self, bound: &str, plain: &[u8]) -> Result<Vec<u8>, Unsealable> {
         let mut sealed = plain.to_vec();
-        let nonce = self.seal.seal_in_place_append_tag(Aad::from(bound.as_bytes()), &mut sealed).map_err(|_| Unsealable)?;
+        let nonce = self
+            .seal
+            .seal_in_place_append_tag(Aad::from(bound.as_bytes()), &mut sealed)
+            .map_err(|_| Unsealable)?;
         let mut out = nonce.as_ref().to_vec();
         out.append(&mut sealed);
         Ok(out)
@@ -102,7 +125,10 @@ impl Keys {
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(Unsealable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealable)?;
         let mut rest = rest.to_vec();
-        let plain = self.seal.open_in_place(nonce, Aad::from(bound.as_bytes()), &mut rest).map_err(|_| Unsealable)?;
+        let plain = self
+            .seal
+            .open_in_place(nonce, Aad::from(bound.as_bytes()), &mut rest)
+            .map_err(|_| Unsealable)?;
         Ok(plain.to_vec())
     }
 }
@@ -119,7 +145,10 @@ impl Mac {
 }
 
 fn mac_key(folder: &Path) -> Result<hmac::Key, KeyError> {
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &key(&folder.join("log.key"))?))
+    Ok(hmac::Key::new(
+        hmac::HMAC_SHA256,
+        &key(&folder.join("log.key"))?,
+    ))
 }
 
 /// Makes a directory that only its owner may enter, or makes an existing one so.
@@ -128,7 +157,10 @@ fn mac_key(folder: &Path) -> Result<hmac::Key, KeyError> {
 /// What the system said.
 pub fn make_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     }
@@ -138,7 +170,10 @@ pub fn make_private(folder: &Path) -> io::Result<()> {
 const KEY_BYTES: usize = 32;
 
 fn key(path: &Path) -> Result<Vec<u8>, KeyError> {
-    let wrong = |source| KeyError::File { path: path.to_owned(), source };
+    let wrong = |source| KeyError::File {
+        path: path.to_owned(),
+        source,
+    };
     match fs::read(path) {
         Ok(key) if key.len() == KEY_BYTES => return Ok(key),
         Ok(_) => return Err(KeyError::NotAKey(path.to_owned())),
@@ -149,12 +184,21 @@ fn key(path: &Path) -> Result<Vec<u8>, KeyError> {
     rand::fill(&mut key).map_err(|_| wrong(io::Error::other("no randomness")))?;
     // Written beside and moved, so that a power cut leaves no half a key.
     let fresh = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(wrong)?;
-    file.write_all(&key).and_then(|()| file.sync_all()).map_err(wrong)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(wrong)?;
+    file.write_all(&key)
+        .and_then(|()| file.sync_all())
+        .map_err(wrong)?;
     fs::rename(&fresh, path).map_err(wrong)?;
     let folder = path.parent().unwrap_or(path);
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(wrong)?;
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(wrong)?;
     Ok(key)
 }
 
@@ -167,7 +211,17 @@ pub fn short_id(length: usize) -> String {
     if rand::fill(&mut bytes).is_err() {
         tracing::error!("the system has no randomness");
     }
-    bytes.iter().map(|byte| char::from(ALPHABET.get(usize::from(byte & 31)).copied().unwrap_or(b'0'))).collect()
+    bytes
+        .iter()
+        .map(|byte| {
+            char::from(
+                ALPHABET
+                    .get(usize::from(byte & 31))
+                    .copied()
+                    .unwrap_or(b'0'),
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -179,9 +233,20 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let keys = Keys::open(one.path()).unwrap();
         let sealed = keys.seal("q1", b"the arguments").unwrap();
-        assert_eq!(Keys::open(one.path()).unwrap().unseal("q1", &sealed).unwrap(), b"the arguments");
+        assert_eq!(
+            Keys::open(one.path())
+                .unwrap()
+                .unseal("q1", &sealed)
+                .unwrap(),
+            b"the arguments"
+        );
         assert!(keys.unseal("q2", &sealed).is_err());
-        assert!(Keys::open(two.path()).unwrap().unseal("q1", &sealed).is_err());
+        assert!(
+            Keys::open(two.path())
+                .unwrap()
+                .unseal("q1", &sealed)
+                .is_err()
+        );
         let mut changed = sealed.clone();
         *changed.last_mut().unwrap() ^= 1;
         assert!(keys.unseal("q1", &changed).is_err());

@@ -69,7 +69,11 @@ impl Caller {
 impl Mcp {
     /// An endpoint in front of a broker.
     pub fn new(broker: Arc<Broker>) -> Arc<Self> {
-        Arc::new(Self { broker, sessions: Sessions::default(), listeners: Mutex::default() })
+        Arc::new(Self {
+            broker,
+            sessions: Sessions::default(),
+            listeners: Mutex::default(),
+        })
     }
 
     /// Tells clients of changed lists until the gateway stops.
@@ -90,19 +94,26 @@ impl Mcp {
         }
         for listener in self.listeners().drain(..) {
             let result = json!({ "resultType": "complete", "_meta": { "io.modelcontextprotocol/subscriptionId": listener.id } });
-            listener.log.end(Some(wire::answer(&listener.id, "result", &result.to_string())), None);
+            listener.log.end(
+                Some(wire::answer(&listener.id, "result", &result.to_string())),
+                None,
+            );
         }
     }
 
     fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        let mut all = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| !one.log.cancel.is_cancelled());
         all
     }
 
     fn granted(&self, principal: &Principal, scope: Option<&str>, server: &str) -> bool {
         let group = self.broker.config.groups.get(&principal.group);
-        let granted = group.is_some_and(|group| group.servers.iter().any(|one| one.as_str() == server));
+        let granted =
+            group.is_some_and(|group| group.servers.iter().any(|one| one.as_str() == server));
         granted && scope.is_none_or(|scope| scope == server)
     }
 
@@ -110,7 +121,10 @@ impl Mcp {
         let (method, filter) = match change.list {
             List::Tools => ("notifications/tools/list_changed", "toolsListChanged"),
             List::Prompts => ("notifications/prompts/list_changed", "promptsListChanged"),
-            List::Resources => ("notifications/resources/list_changed", "resourcesListChanged"),
+            List::Resources => (
+                "notifications/resources/list_changed",
+                "resourcesListChanged",
+            ),
         };
         for session in self.sessions.all() {
             if self.granted(&session.principal, session.scope.as_deref(), &change.server) {
@@ -118,9 +132,20 @@ impl Mcp {
             }
         }
         for listener in self.listeners().iter() {
-            let wanted = listener.filter.get(filter).and_then(Value::as_bool).unwrap_or(false);
-            if wanted && self.granted(&listener.principal, listener.scope.as_deref(), &change.server) {
-                let params = json!({ "_meta": { "io.modelcontextprotocol/subscriptionId": listener.id } });
+            let wanted = listener
+                .filter
+                .get(filter)
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
+            if wanted
+                && self.granted(
+                    &listener.principal,
+                    listener.scope.as_deref(),
+                    &change.server,
+                )
+            {
+                let params =
+                    json!({ "_meta": { "io.modelcontextprotocol/subscriptionId": listener.id } });
                 listener.log.push(wire::notification(method, &params));
             }
         }
@@ -129,16 +154,23 @@ impl Mcp {
     /// Tells the clients that subscribed to a resource that it has changed.
     pub fn resource_updated(&self, server: &str, params: &Value) {
         const METHOD: &str = "notifications/resources/updated";
-        let Some(uri) = params.get("uri").and_then(Value::as_str) else { return };
+        let Some(uri) = params.get("uri").and_then(Value::as_str) else {
+            return;
+        };
         for session in self.sessions.all() {
             if session.subscribed(server, uri) {
                 let uri = call::public_uri(session.scope.as_deref(), server, uri);
-                session.own.push(wire::notification(METHOD, &json!({ "uri": uri })));
+                session
+                    .own
+                    .push(wire::notification(METHOD, &json!({ "uri": uri })));
             }
         }
         for listener in self.listeners().iter() {
             let uri = call::public_uri(listener.scope.as_deref(), server, uri);
-            let wanted = listener.filter.get("resourceSubscriptions").and_then(Value::as_array);
+            let wanted = listener
+                .filter
+                .get("resourceSubscriptions")
+                .and_then(Value::as_array);
             if wanted.is_some_and(|wanted| wanted.iter().any(|one| *one == uri)) {
                 let params = json!({ "uri": uri, "_meta": { "io.modelcontextprotocol/subscriptionId": listener.id } });
                 listener.log.push(wire::notification(METHOD, &params));
@@ -156,13 +188,20 @@ pub async fn post(
     body: Bytes,
 ) -> Response {
     let scope = scope.map(|Path(scope)| scope);
-    if scope.as_ref().is_some_and(|scope| !mcp.granted(&principal, None, scope)) {
+    if scope
+        .as_ref()
+        .is_some_and(|scope| !mcp.granted(&principal, None, scope))
+    {
         return StatusCode::NOT_FOUND.into_response();
     }
     let is_json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
+        .is_some_and(|kind| {
+            kind.split(';')
+                .next()
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        });
     if !is_json {
         return Problem {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -180,7 +219,13 @@ pub async fn post(
     }
 }
 
-async fn post_one(mcp: &Arc<Mcp>, principal: Principal, scope: Option<String>, headers: &HeaderMap, one: Value) -> Response {
+async fn post_one(
+    mcp: &Arc<Mcp>,
+    principal: Principal,
+    scope: Option<String>,
+    headers: &HeaderMap,
+    one: Value,
+) -> Response {
     let message = match wire::message(one) {
         Ok(message) => message,
         Err((id, problem)) => return problem.respond(&id),
@@ -202,7 +247,9 @@ async fn post_one(mcp: &Arc<Mcp>, principal: Principal, scope: Option<String>, h
         Err(problem) => return problem.respond(&id),
     };
     match message {
-        Message::Request { id, method, params } => request(mcp, caller, headers, id, method, params).await,
+        Message::Request { id, method, params } => {
+            request(mcp, caller, headers, id, method, params).await
+        }
         Message::Notification { method, params } => {
             notification(&caller, &method, &params);
             StatusCode::ACCEPTED.into_response()
@@ -212,17 +259,32 @@ async fn post_one(mcp: &Arc<Mcp>, principal: Principal, scope: Option<String>, h
 }
 
 /// Several messages at once: only in sessions of 2025-03-26, the one revision that has it.
-async fn post_batch(mcp: &Arc<Mcp>, principal: Principal, scope: Option<String>, headers: &HeaderMap, batch: Vec<Value>) -> Response {
+async fn post_batch(
+    mcp: &Arc<Mcp>,
+    principal: Principal,
+    scope: Option<String>,
+    headers: &HeaderMap,
+    batch: Vec<Value>,
+) -> Response {
     const MOST: usize = 100;
     let session = headers.get(SESSION).and_then(|id| id.to_str().ok());
     let session = session.and_then(|id| mcp.sessions.get(id, &principal, scope.as_deref()));
     let Some(session) = session.filter(|session| session.version == "2025-03-26") else {
-        return Problem::bad(-32600, "several messages at once are for sessions of 2025-03-26").respond(&Value::Null);
+        return Problem::bad(
+            -32600,
+            "several messages at once are for sessions of 2025-03-26",
+        )
+        .respond(&Value::Null);
     };
     if batch.is_empty() || batch.len() > MOST {
-        return Problem::bad(-32600, format!("a batch has 1 to {MOST} messages")).respond(&Value::Null);
+        return Problem::bad(-32600, format!("a batch has 1 to {MOST} messages"))
+            .respond(&Value::Null);
     }
-    let caller = Caller { principal, scope, session: Some(session) };
+    let caller = Caller {
+        principal,
+        scope,
+        session: Some(session),
+    };
     let mut answers = Vec::new();
     let mut guards = Vec::new();
     for one in batch {
@@ -265,19 +327,31 @@ async fn post_batch(mcp: &Arc<Mcp>, principal: Principal, scope: Option<String>,
 }
 
 /// Which revision a message is in, and whose session.
-fn era(mcp: &Mcp, principal: Principal, scope: Option<String>, headers: &HeaderMap, message: &Message) -> Result<Caller, Problem> {
+fn era(
+    mcp: &Mcp,
+    principal: Principal,
+    scope: Option<String>,
+    headers: &HeaderMap,
+    message: &Message,
+) -> Result<Caller, Problem> {
     let version = wire::single(headers, "mcp-protocol-version")?;
     let empty = Map::new();
     let (method, params) = match message {
-        Message::Request { method, params, .. } | Message::Notification { method, params } => (method.as_str(), params),
+        Message::Request { method, params, .. } | Message::Notification { method, params } => {
+            (method.as_str(), params)
+        }
         Message::Response => ("", &empty),
     };
-    let said = wire::meta(params, "io.modelcontextprotocol/protocolVersion").map(|said| said.as_str().unwrap_or_default());
+    let said = wire::meta(params, "io.modelcontextprotocol/protocolVersion")
+        .map(|said| said.as_str().unwrap_or_default());
     if let Some(said) = said
         && version != Some(said)
     {
         let header = version.unwrap_or("nothing");
-        return Err(Problem::bad(-32020, format!("the header MCP-Protocol-Version says `{header}`, the body `{said}`")));
+        return Err(Problem::bad(
+            -32020,
+            format!("the header MCP-Protocol-Version says `{header}`, the body `{said}`"),
+        ));
     }
     if let Some(version) = version
         && version != MODERN
@@ -291,26 +365,51 @@ fn era(mcp: &Mcp, principal: Principal, scope: Option<String>, headers: &HeaderM
     }
     let modern = version == Some(MODERN);
     if !method.is_empty() {
-        wire::headers_fit(headers, method, params, modern && matches!(message, Message::Request { .. }))?;
+        wire::headers_fit(
+            headers,
+            method,
+            params,
+            modern && matches!(message, Message::Request { .. }),
+        )?;
     }
     if modern {
         if said.is_none() && matches!(message, Message::Request { .. }) {
             let text = "`_meta` lacks `io.modelcontextprotocol/protocolVersion`";
             return Err(Problem::bad(-32602, text));
         }
-        return Ok(Caller { principal, scope, session: None });
+        return Ok(Caller {
+            principal,
+            scope,
+            session: None,
+        });
     }
     if method == "server/discover" {
-        return Err(Problem::bad(-32602, "`server/discover` needs the header MCP-Protocol-Version: 2026-07-28"));
+        return Err(Problem::bad(
+            -32602,
+            "`server/discover` needs the header MCP-Protocol-Version: 2026-07-28",
+        ));
     }
     let Some(id) = wire::single(headers, SESSION.as_str())? else {
-        return Err(Problem::bad(-32600, "the header Mcp-Session-Id is missing; begin with `initialize`"));
+        return Err(Problem::bad(
+            -32600,
+            "the header Mcp-Session-Id is missing; begin with `initialize`",
+        ));
     };
-    let session = mcp.sessions.get(id, &principal, scope.as_deref()).ok_or_else(|| Problem {
-        status: StatusCode::NOT_FOUND,
-        ..Problem::bad(-32001, "there is no such session; begin a new one with `initialize`")
-    })?;
-    Ok(Caller { principal, scope, session: Some(session) })
+    let session = mcp
+        .sessions
+        .get(id, &principal, scope.as_deref())
+        .ok_or_else(|| Problem {
+            status: StatusCode::NOT_FOUND,
+            ..Problem::bad(
+                -32001,
+                "there is no such session; begin a new one with `initialize`",
+            )
+        })?;
+    Ok(Caller {
+        principal,
+        scope,
+        session: Some(session),
+    })
 }
 
 async fn initialize(
@@ -320,18 +419,33 @@ async fn initialize(
     id: &Value,
     params: &Map<String, Value>,
 ) -> Response {
-    let wanted = params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default();
-    let version = LEGACY.into_iter().find(|one| *one == wanted).unwrap_or(LEGACY[0]);
+    let wanted = params
+        .get("protocolVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let version = LEGACY
+        .into_iter()
+        .find(|one| *one == wanted)
+        .unwrap_or(LEGACY[0]);
     let offer = match lists::offer(mcp, scope.as_deref()).await {
         Ok(offer) => offer,
-        Err(error) => return Problem { status: StatusCode::OK, ..Problem::bad(-32603, error) }.respond(id),
+        Err(error) => {
+            return Problem {
+                status: StatusCode::OK,
+                ..Problem::bad(-32603, error)
+            }
+            .respond(id);
+        }
     };
     let mut result = json!({ "protocolVersion": version, "capabilities": offer.capabilities, "serverInfo": offer.server_info });
     if let (Some(text), Some(result)) = (offer.instructions, result.as_object_mut()) {
         result.insert("instructions".to_owned(), Value::String(text));
     }
     let session = Session::new(principal, scope, version);
-    let mut response = wire::json_response(StatusCode::OK, wire::answer(id, "result", &result.to_string()));
+    let mut response = wire::json_response(
+        StatusCode::OK,
+        wire::answer(id, "result", &result.to_string()),
+    );
     if let Ok(id) = HeaderValue::from_str(&session.id) {
         response.headers_mut().insert(SESSION, id);
     }
@@ -340,14 +454,20 @@ async fn initialize(
 }
 
 fn notification(caller: &Caller, method: &str, params: &Map<String, Value>) {
-    if let (Some(session), "notifications/cancelled", Some(id)) = (&caller.session, method, params.get("requestId")) {
+    if let (Some(session), "notifications/cancelled", Some(id)) =
+        (&caller.session, method, params.get("requestId"))
+    {
         session.cancel(id);
     }
 }
 
 /// Whether the client takes a kind of answer; one that names none takes all.
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
-    let mut named = headers.get_all(header::ACCEPT).iter().filter_map(|one| one.to_str().ok()).peekable();
+    let mut named = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|one| one.to_str().ok())
+        .peekable();
     if named.peek().is_none() {
         return kind == "application/json";
     }
@@ -361,8 +481,14 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
 /// Whether the gateway knows a method in an era.
 fn knows(method: &str, modern: bool) -> bool {
     match method {
-        "tools/list" | "tools/call" | "resources/list" | "resources/templates/list" | "resources/read" | "prompts/list"
-        | "prompts/get" | "completion/complete" => true,
+        "tools/list"
+        | "tools/call"
+        | "resources/list"
+        | "resources/templates/list"
+        | "resources/read"
+        | "prompts/list"
+        | "prompts/get"
+        | "completion/complete" => true,
         "ping" | "resources/subscribe" | "resources/unsubscribe" => !modern,
         "server/discover" | "subscriptions/listen" => modern,
         _ => false,
@@ -377,18 +503,35 @@ async fn request(
     method: String,
     params: Map<String, Value>,
 ) -> Response {
-    let (plain, streamed) = (accepts(headers, "application/json"), accepts(headers, "text/event-stream"));
+    let (plain, streamed) = (
+        accepts(headers, "application/json"),
+        accepts(headers, "text/event-stream"),
+    );
     if !plain && !streamed {
         return StatusCode::NOT_ACCEPTABLE.into_response();
     }
     if !knows(&method, caller.modern()) {
-        let status = if caller.modern() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-        return Problem { status, ..Problem::bad(-32601, format!("unknown method: {method}")) }.respond(&id);
+        let status = if caller.modern() {
+            StatusCode::NOT_FOUND
+        } else {
+            StatusCode::OK
+        };
+        return Problem {
+            status,
+            ..Problem::bad(-32601, format!("unknown method: {method}"))
+        }
+        .respond(&id);
     }
-    let style = caller.session.as_ref().map_or(Style { primed: false, ids: false }, |session| Style {
-        primed: session.version == "2025-11-25",
-        ids: true,
-    });
+    let style = caller.session.as_ref().map_or(
+        Style {
+            primed: false,
+            ids: false,
+        },
+        |session| Style {
+            primed: session.version == "2025-11-25",
+            ids: true,
+        },
+    );
     let modern = caller.modern();
     let log = begin(mcp, &caller, &id, method, params);
     let guard = Guard::new(log.clone(), mcp.broker.clone(), modern);
@@ -397,12 +540,18 @@ async fn request(
         () = tokio::time::sleep(PLAIN) => None,
     };
     match answer {
-        Some(answer) if plain => wire::json_response(StatusCode::OK, Body::from_stream(Follow::json(guard, answer))),
+        Some(answer) if plain => wire::json_response(
+            StatusCode::OK,
+            Body::from_stream(Follow::json(guard, answer)),
+        ),
         Some(_) | None if streamed => event_stream(Follow::events(guard, 0, style)),
         Some(_) | None => {
             log.finished().await;
             match log.answer() {
-                Some(answer) => wire::json_response(StatusCode::OK, Body::from_stream(Follow::json(guard, answer))),
+                Some(answer) => wire::json_response(
+                    StatusCode::OK,
+                    Body::from_stream(Follow::json(guard, answer)),
+                ),
                 None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
             }
         }
@@ -410,23 +559,37 @@ async fn request(
 }
 
 /// Begins a request: what becomes of it is in its log.
-fn begin(mcp: &Arc<Mcp>, caller: &Caller, id: &Value, method: String, params: Map<String, Value>) -> Arc<Log> {
+fn begin(
+    mcp: &Arc<Mcp>,
+    caller: &Caller,
+    id: &Value,
+    method: String,
+    params: Map<String, Value>,
+) -> Arc<Log> {
     let log = match &caller.session {
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
-    broker.tasks.spawn(async move { call::answer(&mcp, &caller, id, &method, params, &ours).await });
+    broker
+        .tasks
+        .spawn(async move { call::answer(&mcp, &caller, id, &method, params, &ours).await });
     log
 }
 
 fn event_stream(follow: Follow) -> Response {
     let mut response = Response::new(Body::from_stream(follow));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     response
 }
 
@@ -447,15 +610,25 @@ pub async fn get(
     if !accepts(&headers, "text/event-stream") {
         return StatusCode::NOT_ACCEPTABLE.into_response();
     }
-    let style = Style { primed: session.version == "2025-11-25", ids: true };
-    let (log, seen) = match headers.get("last-event-id").and_then(|event| event.to_str().ok()) {
+    let style = Style {
+        primed: session.version == "2025-11-25",
+        ids: true,
+    };
+    let (log, seen) = match headers
+        .get("last-event-id")
+        .and_then(|event| event.to_str().ok())
+    {
         Some(event) => match session.resume(event) {
             Some(found) => found,
             None => return StatusCode::NOT_FOUND.into_response(),
         },
         None => (session.own.clone(), 0),
     };
-    event_stream(Follow::events(Guard::new(log, mcp.broker.clone(), false), seen, style))
+    event_stream(Follow::events(
+        Guard::new(log, mcp.broker.clone(), false),
+        seen,
+        style,
+    ))
 }
 
 /// `DELETE` on an endpoint: the session ends; a question it asked does not.
@@ -466,7 +639,10 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Response {
     let scope = scope.map(|Path(scope)| scope);
-    let id = headers.get(SESSION).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = headers
+        .get(SESSION)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     if mcp.sessions.get(id, &principal, scope.as_deref()).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }

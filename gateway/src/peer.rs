@@ -18,8 +18,13 @@ pub struct Peer {
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let cred = stream.io().peer_cred().ok();
-        let pid = cred.and_then(|cred| cred.pid()).and_then(|pid| u32::try_from(pid).ok());
-        Self { uid: cred.map_or(u32::MAX, |cred| cred.uid()), pid: pid.unwrap_or(0) }
+        let pid = cred
+            .and_then(|cred| cred.pid())
+            .and_then(|pid| u32::try_from(pid).ok());
+        Self {
+            uid: cred.map_or(u32::MAX, |cred| cred.uid()),
+            pid: pid.unwrap_or(0),
+        }
     }
 }
 
@@ -43,7 +48,9 @@ impl Peer {
             }
             // A process in another namespace is 0, like the parent of the first.
             match parent(pid) {
-                Some(0) if pid == self.pid && pid != 1 => return Err("the process is not of this system"),
+                Some(0) if pid == self.pid && pid != 1 => {
+                    return Err("the process is not of this system");
+                }
                 Some(0) => return Ok(()),
                 Some(above) => pid = above,
                 None => break,
@@ -55,7 +62,12 @@ impl Peer {
 
 fn parent(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -64,14 +76,31 @@ mod tests {
 
     #[test]
     fn a_descendant_of_what_we_started_is_refused() {
-        let me = Peer { uid: rustix::process::geteuid().as_raw(), pid: std::process::id() };
+        let me = Peer {
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id(),
+        };
         assert_eq!(me.may_speak(&[]), Ok(()));
         let above = parent(me.pid).unwrap();
         for supervisor in [me.pid, above] {
             assert!(me.may_speak(&[supervisor]).is_err());
         }
         assert!(Peer { pid: 0, ..me }.may_speak(&[]).is_err());
-        assert!(Peer { pid: u32::MAX, ..me }.may_speak(&[]).is_err());
-        assert!(Peer { uid: me.uid.wrapping_add(12345), ..me }.may_speak(&[]).is_err());
+        assert!(
+            Peer {
+                pid: u32::MAX,
+                ..me
+            }
+            .may_speak(&[])
+            .is_err()
+        );
+        assert!(
+            Peer {
+                uid: me.uid.wrapping_add(12345),
+                ..me
+            }
+            .may_speak(&[])
+            .is_err()
+        );
     }
 }

@@ -56,7 +56,9 @@ pub enum UpError {
     #[error("portcullis already runs on `{0}`; stop it, or choose another directory with `--data`")]
     Locked(PathBuf),
     /// The address cannot be had.
-    #[error("cannot listen on {address}: {source}; stop what has it, or choose another with `--listen`")]
+    #[error(
+        "cannot listen on {address}: {source}; stop what has it, or choose another with `--listen`"
+    )]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -97,7 +99,12 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     config::may_listen(listen, config.behind_proxy).map_err(UpError::Exposed)?;
     let data = paths.data.clone();
     let _lock = lock(&data)?;
-    let tcp = TcpListener::bind(listen).await.map_err(|source| UpError::Listen { address: listen, source })?;
+    let tcp = TcpListener::bind(listen)
+        .await
+        .map_err(|source| UpError::Listen {
+            address: listen,
+            source,
+        })?;
     let system = |what| move |source| UpError::System { what, source };
     let listen = tcp.local_addr().map_err(system("the listener"))?;
     // Before anything is begun: a signal that comes early is not lost.
@@ -111,10 +118,20 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let stopping = CancellationToken::new();
     let (events, mut heard) = mpsc::unbounded_channel();
     let upstreams = Upstreams::new(specs(&config), homes(&paths), events);
-    let identities = config.servers.iter().map(|(name, server)| (name.to_string(), identity(server))).collect();
+    let identities = config
+        .servers
+        .iter()
+        .map(|(name, server)| (name.to_string(), identity(server)))
+        .collect();
     let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
-    let (approvals, approved) =
-        Approvals::open(db.clone(), keys.clone(), audit.clone(), config.approvals.expire, config.approvals.max_open).await?;
+    let (approvals, approved) = Approvals::open(
+        db.clone(),
+        keys.clone(),
+        audit.clone(),
+        config.approvals.expire,
+        config.approvals.max_open,
+    )
+    .await?;
     let broker = Broker::new(Parts {
         catalog: catalog.clone(),
         upstreams: upstreams.clone(),
@@ -131,13 +148,22 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
-    let api = Arc::new(Api { broker: broker.clone(), url: url.clone(), since: Instant::now() });
-    let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data { path: paths.socket(), source })?;
+    let api = Arc::new(Api {
+        broker: broker.clone(),
+        url: url.clone(),
+        since: Instant::now(),
+    });
+    let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data {
+        path: paths.socket(),
+        source,
+    })?;
     broker.tasks.spawn(mcp.clone().tell_changes());
     broker.tasks.spawn(tick(broker.clone()));
     let listening = broker.clone();
     let hearing = mcp.clone();
-    broker.tasks.spawn(async move { hear(&listening, &hearing, &mut heard).await });
+    broker
+        .tasks
+        .spawn(async move { hear(&listening, &hearing, &mut heard).await });
 
     let door = Door::new(broker.clone(), listen);
     let tcp = tcp.tap_io(|stream| {
@@ -145,10 +171,17 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
             tracing::debug!("a connection keeps Nagle's algorithm: {error}");
         }
     });
-    let network = axum::serve(tcp, door::router(&broker, mcp, door)).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let owner = axum::serve(socket, api::router(api).into_make_service_with_connect_info::<Peer>())
+    let network = axum::serve(tcp, door::router(&broker, mcp, door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let (network, owner) = (tokio::spawn(network.into_future()), tokio::spawn(owner.into_future()));
+    let owner = axum::serve(
+        socket,
+        api::router(api).into_make_service_with_connect_info::<Peer>(),
+    )
+    .with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let (network, owner) = (
+        tokio::spawn(network.into_future()),
+        tokio::spawn(owner.into_future()),
+    );
     say_ready(&broker, &url);
 
     tokio::select! {
@@ -179,7 +212,10 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 }
 
 fn lock(data: &Path) -> Result<File, UpError> {
-    let unusable = |source| UpError::Data { path: data.to_owned(), source };
+    let unusable = |source| UpError::Data {
+        path: data.to_owned(),
+        source,
+    };
     make_private(data).map_err(unusable)?;
     let file = OpenOptions::new()
         .write(true)
@@ -208,7 +244,17 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 fn specs(config: &Config) -> Vec<Spec> {
     let transport = |server: &config::Server| match server.transport.clone() {
-        config::Transport::Stdio { command, args, env, cwd } => Transport::Stdio { command, args, env, cwd },
+        config::Transport::Stdio {
+            command,
+            args,
+            env,
+            cwd,
+        } => Transport::Stdio {
+            command,
+            args,
+            env,
+            cwd,
+        },
         config::Transport::Http { url, headers } => Transport::Http { url, headers },
     };
     let servers = config.servers.iter();
@@ -232,13 +278,22 @@ fn identity(server: &config::Server) -> Digest {
             Secret::File(path) => format!("file:{}", path.display()),
             Secret::Command(argv) => format!("command:{argv:?}"),
         };
-        all.iter().map(|(name, secret)| (name.clone(), source(secret))).collect()
+        all.iter()
+            .map(|(name, secret)| (name.clone(), source(secret)))
+            .collect()
     };
     Digest::of_json(&match &server.transport {
-        config::Transport::Stdio { command, args, env, cwd } => {
+        config::Transport::Stdio {
+            command,
+            args,
+            env,
+            cwd,
+        } => {
             json!({ "command": command, "args": args, "env": sources(env), "cwd": cwd })
         }
-        config::Transport::Http { url, headers } => json!({ "url": url, "headers": sources(headers) }),
+        config::Transport::Http { url, headers } => {
+            json!({ "url": url, "headers": sources(headers) })
+        }
     })
 }
 
@@ -248,13 +303,22 @@ fn homes(paths: &Paths) -> Homes {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let data = real(&paths.data);
     let root = if rustix::process::geteuid().is_root() {
-        let id = hex(Digest::of(data.as_os_str().as_encoded_bytes()).as_str().get(..6).unwrap_or_default().as_bytes());
+        let id = hex(Digest::of(data.as_os_str().as_encoded_bytes())
+            .as_str()
+            .get(..6)
+            .unwrap_or_default()
+            .as_bytes());
         Path::new("/var/lib/portcullis-homes").join(id)
     } else {
         data.join("homes")
     };
     let config = paths.config.parent().map(real);
-    Homes { root, protected: std::iter::once(data).chain(config.filter(|config| config.parent().is_some())).collect() }
+    Homes {
+        root,
+        protected: std::iter::once(data)
+            .chain(config.filter(|config| config.parent().is_some()))
+            .collect(),
+    }
 }
 
 /// The secrets that can be known at the start, to be found in arguments and masked in the log. Plain
@@ -269,10 +333,12 @@ async fn known_secrets(config: &Config) -> Vec<String> {
         for secret in all.values() {
             match secret {
                 Secret::Plain(_) => {}
-                Secret::Env(_) | Secret::File(_) | Secret::Command(_) => match secret.resolve().await {
-                    Ok(value) => known.push(value.expose_secret().to_owned()),
-                    Err(error) => tracing::warn!("a secret is not there yet: {error}"),
-                },
+                Secret::Env(_) | Secret::File(_) | Secret::Command(_) => {
+                    match secret.resolve().await {
+                        Ok(value) => known.push(value.expose_secret().to_owned()),
+                        Err(error) => tracing::warn!("a secret is not there yet: {error}"),
+                    }
+                }
             }
         }
     }
@@ -303,11 +369,16 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
                 let catalog = broker.catalog.clone();
                 broker.tasks.spawn(async move {
                     if let Err(error) = catalog.refresh(&server).await {
-                        tracing::warn!(server.name = server, "the changed lists of `{server}` cannot be read: {error}");
+                        tracing::warn!(
+                            server.name = server,
+                            "the changed lists of `{server}` cannot be read: {error}"
+                        );
                     }
                 });
             }
-            Some(Event::ResourceUpdated { server, params }) => mcp.resource_updated(&server, &params),
+            Some(Event::ResourceUpdated { server, params }) => {
+                mcp.resource_updated(&server, &params);
+            }
             Some(Event::Log { .. } | Event::StateChanged { .. }) => {}
         }
     }
@@ -330,7 +401,11 @@ fn say_ready(broker: &Broker, url: &str) {
     }
     text += &format!("ready {url}\n");
     let mut out = io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
         tracing::debug!("nobody reads the start-up output");
     }
 }

@@ -95,7 +95,10 @@ fn fold(entries: &[Entry]) -> Vec<Story> {
     let mut stories: BTreeMap<i64, Story> = BTreeMap::new();
     let mut first: BTreeMap<&str, i64> = BTreeMap::new();
     for entry in entries {
-        if let Some(story) = first.get(entry.id.as_str()).and_then(|seq| stories.get_mut(seq)) {
+        if let Some(story) = first
+            .get(entry.id.as_str())
+            .and_then(|seq| stories.get_mut(seq))
+        {
             story.go_on(entry);
         } else if let Some(story) = Story::begin(entry) {
             first.insert(&entry.id, entry.seq);
@@ -136,7 +139,11 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
             }
         }
     }
-    let missing = |seq: i64, problem: &str| Bad { seq, id: String::new(), problem: problem.to_owned() };
+    let missing = |seq: i64, problem: &str| Bad {
+        seq,
+        id: String::new(),
+        problem: problem.to_owned(),
+    };
     match end {
         None if walk.seq == 0 => {}
         None => return Err(missing(walk.seq, "the mark of where the log ends was removed").into()),
@@ -144,12 +151,23 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
             let Some(entry) = at_end else {
                 return Err(missing(walk.seq + 1, "it was removed: the log should go on").into());
             };
-            let fits = entry.hash == end.walk.hash && key.is_some_and(|key| key.fits(&end_text(&end.walk), &end.mac));
+            let fits = entry.hash == end.walk.hash
+                && key.is_some_and(|key| key.fits(&end_text(&end.walk), &end.mac));
             if !fits {
-                let problem = "the log was written anew up to here: its end is not the one that was signed".to_owned();
-                return Err(Bad { seq: entry.seq, id: entry.id, problem }.into());
+                let problem =
+                    "the log was written anew up to here: its end is not the one that was signed"
+                        .to_owned();
+                return Err(Bad {
+                    seq: entry.seq,
+                    id: entry.id,
+                    problem,
+                }
+                .into());
             }
         }
     }
-    Ok(Verified { entries: walk.seq, head: walk.hash })
+    Ok(Verified {
+        entries: walk.seq,
+        head: walk.hash,
+    })
 }

@@ -61,7 +61,14 @@ pub enum Execution {
 }
 
 impl Execution {
-    const ALL: [Self; 6] = [Self::None, Self::Running, Self::Ok, Self::Error, Self::Refused, Self::Unknown];
+    const ALL: [Self; 6] = [
+        Self::None,
+        Self::Running,
+        Self::Ok,
+        Self::Error,
+        Self::Refused,
+        Self::Unknown,
+    ];
 
     /// Whether it has come to its end.
     fn is_end(self) -> bool {
@@ -129,7 +136,10 @@ impl TryFrom<approvals::Model> for Row {
     type Error = DbError;
     fn try_from(row: approvals::Model) -> Result<Self, DbError> {
         let time = |ms| Timestamp::from_millisecond(ms).map_err(|_| UNREADABLE);
-        let state = State::ALL.into_iter().find(|state| state.as_str() == row.state).ok_or(UNREADABLE)?;
+        let state = State::ALL
+            .into_iter()
+            .find(|state| state.as_str() == row.state)
+            .ok_or(UNREADABLE)?;
         let execution = Execution::ALL
             .into_iter()
             .find(|execution| execution.as_str() == row.execution)
@@ -206,7 +216,9 @@ impl Db {
             answer: Set(None),
             delivered: Set(false),
         };
-        approvals::Entity::insert(model).exec_without_returning(&self.conn).await?;
+        approvals::Entity::insert(model)
+            .exec_without_returning(&self.conn)
+            .await?;
         Ok(())
     }
 
@@ -214,7 +226,13 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`], if it cannot be written.
-    pub async fn question_move(&self, id: &str, from: State, to: State, decided: Option<&Decided>) -> Result<bool, DbError> {
+    pub async fn question_move(
+        &self,
+        id: &str,
+        from: State,
+        to: State,
+        decided: Option<&Decided>,
+    ) -> Result<bool, DbError> {
         let mut update = approvals::Entity::update_many()
             .col_expr(approvals::Column::State, Expr::value(to.as_str()))
             .filter(approvals::Column::Id.eq(id))
@@ -225,10 +243,19 @@ impl Db {
                 Scope::Run => "run",
             });
             update = update
-                .col_expr(approvals::Column::DecidedBy, Expr::value(decided.by.clone()))
-                .col_expr(approvals::Column::Reason, Expr::value(decided.reason.clone()))
+                .col_expr(
+                    approvals::Column::DecidedBy,
+                    Expr::value(decided.by.clone()),
+                )
+                .col_expr(
+                    approvals::Column::Reason,
+                    Expr::value(decided.reason.clone()),
+                )
                 .col_expr(approvals::Column::Scope, Expr::value(scope))
-                .col_expr(approvals::Column::DecidedAt, Expr::value(decided.at.as_millisecond()));
+                .col_expr(
+                    approvals::Column::DecidedAt,
+                    Expr::value(decided.at.as_millisecond()),
+                );
         }
         Ok(update.exec(&self.conn).await?.rows_affected == 1)
     }
@@ -252,7 +279,10 @@ impl Db {
         if to.is_end() {
             update = update
                 .col_expr(approvals::Column::Answer, Expr::value(answer))
-                .col_expr(approvals::Column::Sealed, Expr::value(Option::<Vec<u8>>::None));
+                .col_expr(
+                    approvals::Column::Sealed,
+                    Expr::value(Option::<Vec<u8>>::None),
+                );
         }
         Ok(update.exec(&self.conn).await?.rows_affected == 1)
     }
@@ -264,7 +294,10 @@ impl Db {
     pub async fn question_delivered(&self, id: &str) -> Result<(), DbError> {
         approvals::Entity::update_many()
             .col_expr(approvals::Column::Delivered, Expr::value(true))
-            .col_expr(approvals::Column::Answer, Expr::value(Option::<Vec<u8>>::None))
+            .col_expr(
+                approvals::Column::Answer,
+                Expr::value(Option::<Vec<u8>>::None),
+            )
             .filter(approvals::Column::Id.eq(id))
             .exec(&self.conn)
             .await?;
@@ -289,12 +322,18 @@ impl Db {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn questions(&self, all: bool, limit: u64) -> Result<Vec<Row>, DbError> {
-        let mut find = approvals::Entity::find().order_by_desc(approvals::Column::AskedAt).limit(limit);
+        let mut find = approvals::Entity::find()
+            .order_by_desc(approvals::Column::AskedAt)
+            .limit(limit);
         if !all {
             let open: BTreeSet<&str> = [State::Pending.as_str(), State::CallerGone.as_str()].into();
             find = find.filter(approvals::Column::State.is_in(open));
         }
-        find.all(&self.conn).await?.into_iter().map(Row::try_from).collect()
+        find.all(&self.conn)
+            .await?
+            .into_iter()
+            .map(Row::try_from)
+            .collect()
     }
 
     /// One question.
@@ -302,6 +341,10 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be read.
     pub async fn question(&self, id: &str) -> Result<Option<Row>, DbError> {
-        approvals::Entity::find_by_id(id).one(&self.conn).await?.map(Row::try_from).transpose()
+        approvals::Entity::find_by_id(id)
+            .one(&self.conn)
+            .await?
+            .map(Row::try_from)
+            .transpose()
     }
 }

@@ -11,7 +11,7 @@ mod listings {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "listings")]
-    pub struct Model {
+    pub(super) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub server: String,
         pub identity: String,
@@ -19,7 +19,7 @@ mod listings {
         pub at: i64,
     }
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub(super) enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 
@@ -30,23 +30,39 @@ impl Db {
     /// [`DbError`], if it cannot be read.
     pub async fn listing(&self, server: &str, identity: &str) -> Result<Option<String>, DbError> {
         let row = listings::Entity::find_by_id(server).one(&self.conn).await?;
-        Ok(row.filter(|row| row.identity == identity).map(|row| row.listing))
+        Ok(row
+            .filter(|row| row.identity == identity)
+            .map(|row| row.listing))
     }
 
     /// Stores the listing of a server.
     ///
     /// # Errors
     /// [`DbError`], if it cannot be written.
-    pub async fn set_listing(&self, server: &str, identity: &str, listing: String, now: Timestamp) -> Result<(), DbError> {
+    pub async fn set_listing(
+        &self,
+        server: &str,
+        identity: &str,
+        listing: String,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         let row = listings::ActiveModel {
             server: Set(server.to_owned()),
             identity: Set(identity.to_owned()),
             listing: Set(listing),
             at: Set(now.as_millisecond()),
         };
-        let columns = [listings::Column::Identity, listings::Column::Listing, listings::Column::At];
+        let columns = [
+            listings::Column::Identity,
+            listings::Column::Listing,
+            listings::Column::At,
+        ];
         listings::Entity::insert(row)
-            .on_conflict(OnConflict::column(listings::Column::Server).update_columns(columns).to_owned())
+            .on_conflict(
+                OnConflict::column(listings::Column::Server)
+                    .update_columns(columns)
+                    .to_owned(),
+            )
             .exec_without_returning(&self.conn)
             .await?;
         Ok(())

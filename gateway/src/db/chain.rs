@@ -34,7 +34,7 @@ mod chain_end {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "chain_end")]
-    pub struct Model {
+    pub(super) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub one: i32,
         pub seq: i64,
@@ -42,7 +42,7 @@ mod chain_end {
         pub mac: String,
     }
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub(super) enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 
@@ -50,13 +50,13 @@ mod running {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "running")]
-    pub struct Model {
+    pub(super) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
         pub doing: bool,
     }
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub(super) enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 
@@ -64,7 +64,7 @@ mod labels {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "labels")]
-    pub struct Model {
+    pub(super) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub conversation: String,
         #[sea_orm(primary_key, auto_increment = false)]
@@ -74,14 +74,28 @@ mod labels {
         pub at: i64,
     }
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub(super) enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 
 impl From<audit::Model> for Entry {
     fn from(row: audit::Model) -> Self {
-        let audit::Model { seq, id, at, body, prev, hash } = row;
-        Self { seq, id, at, body, prev, hash }
+        let audit::Model {
+            seq,
+            id,
+            at,
+            body,
+            prev,
+            hash,
+        } = row;
+        Self {
+            seq,
+            id,
+            at,
+            body,
+            prev,
+            hash,
+        }
     }
 }
 
@@ -125,7 +139,13 @@ impl Db {
     /// [`DbError`], if it cannot be read.
     pub async fn chain_end(&self) -> Result<Option<End>, DbError> {
         let row = chain_end::Entity::find_by_id(1).one(&self.conn).await?;
-        Ok(row.map(|row| End { walk: Walk { seq: row.seq, hash: row.hash }, mac: row.mac }))
+        Ok(row.map(|row| End {
+            walk: Walk {
+                seq: row.seq,
+                hash: row.hash,
+            },
+            mac: row.mac,
+        }))
     }
 
     /// Adds links to the chain in one transaction; they are on the disk when it returns.
@@ -133,10 +153,19 @@ impl Db {
     /// # Errors
     /// [`DbError`], and then nothing was added.
     pub async fn chain_add(&self, links: &[Link], mac: String) -> Result<(), DbError> {
-        let Some(last) = links.last() else { return Ok(()) };
+        let Some(last) = links.last() else {
+            return Ok(());
+        };
         let tx = self.conn.begin().await?;
         let rows = links.iter().map(|link| {
-            let Entry { seq, id, at, body, prev, hash } = link.entry.clone();
+            let Entry {
+                seq,
+                id,
+                at,
+                body,
+                prev,
+                hash,
+            } = link.entry.clone();
             audit::ActiveModel {
                 seq: Set(seq),
                 id: Set(id),
@@ -146,16 +175,26 @@ impl Db {
                 hash: Set(hash),
             }
         });
-        audit::Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        audit::Entity::insert_many(rows)
+            .exec_without_returning(&tx)
+            .await?;
         let end = chain_end::ActiveModel {
             one: Set(1),
             seq: Set(last.entry.seq),
             hash: Set(last.entry.hash.clone()),
             mac: Set(mac),
         };
-        let end_columns = [chain_end::Column::Seq, chain_end::Column::Hash, chain_end::Column::Mac];
+        let end_columns = [
+            chain_end::Column::Seq,
+            chain_end::Column::Hash,
+            chain_end::Column::Mac,
+        ];
         chain_end::Entity::insert(end)
-            .on_conflict(OnConflict::column(chain_end::Column::One).update_columns(end_columns).to_owned())
+            .on_conflict(
+                OnConflict::column(chain_end::Column::One)
+                    .update_columns(end_columns)
+                    .to_owned(),
+            )
             .exec_without_returning(&tx)
             .await?;
         for link in links {
@@ -163,10 +202,15 @@ impl Db {
             match link.opens {
                 Opens::No => {}
                 Opens::Waits | Opens::Begins => {
-                    let row = running::ActiveModel { id: Set(id), doing: Set(link.opens == Opens::Begins) };
+                    let row = running::ActiveModel {
+                        id: Set(id),
+                        doing: Set(link.opens == Opens::Begins),
+                    };
                     running::Entity::insert(row)
                         .on_conflict(
-                            OnConflict::column(running::Column::Id).update_column(running::Column::Doing).to_owned(),
+                            OnConflict::column(running::Column::Id)
+                                .update_column(running::Column::Doing)
+                                .to_owned(),
                         )
                         .exec_without_returning(&tx)
                         .await?;
@@ -224,7 +268,9 @@ impl Db {
                 tool: row.tool,
                 at: Timestamp::from_millisecond(row.at).map_err(|_| unreadable)?,
             };
-            all.entry(ConversationId::new(row.conversation)).or_default().add(label, &from);
+            all.entry(ConversationId::new(row.conversation))
+                .or_default()
+                .add(label, &from);
         }
         Ok(all)
     }
@@ -265,7 +311,16 @@ impl Db {
                    GROUP BY id ORDER BY first DESC LIMIT ?2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let values = [text.unwrap_or_default().into(), limit.into()];
-        let rows = self.conn.query_all_raw(Statement::from_sql_and_values(self.conn.get_database_backend(), sql, values)).await?;
-        rows.into_iter().map(|row| Ok(row.try_get::<String>("", "id")?)).collect()
+        let rows = self
+            .conn
+            .query_all_raw(Statement::from_sql_and_values(
+                self.conn.get_database_backend(),
+                sql,
+                values,
+            ))
+            .await?;
+        rows.into_iter()
+            .map(|row| Ok(row.try_get::<String>("", "id")?))
+            .collect()
     }
 }

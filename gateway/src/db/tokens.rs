@@ -80,7 +80,9 @@ impl Db {
             expires_at: Set(token.expires_at.as_millisecond()),
             revoked_at: Set(None),
         };
-        tokens::Entity::insert(row).exec_without_returning(&self.conn).await?;
+        tokens::Entity::insert(row)
+            .exec_without_returning(&self.conn)
+            .await?;
         Ok(())
     }
 
@@ -89,7 +91,10 @@ impl Db {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn tokens(&self) -> Result<Vec<Issued>, DbError> {
-        let rows = tokens::Entity::find().order_by_asc(tokens::Column::CreatedAt).all(&self.conn).await?;
+        let rows = tokens::Entity::find()
+            .order_by_asc(tokens::Column::CreatedAt)
+            .all(&self.conn)
+            .await?;
         rows.into_iter().map(Issued::try_from).collect()
     }
 

@@ -19,7 +19,14 @@ use crate::broker::{Call, Note, unknown};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Answers one request into its log.
-pub(super) async fn answer(mcp: &Arc<Mcp>, caller: &Caller, id: Value, method: &str, params: Map<String, Value>, log: &Arc<Log>) {
+pub(super) async fn answer(
+    mcp: &Arc<Mcp>,
+    caller: &Caller,
+    id: Value,
+    method: &str,
+    params: Map<String, Value>,
+    log: &Arc<Log>,
+) {
     let end = |member: &str, raw: &str| log.end(Some(wire::answer(&id, member, raw)), None);
     match method {
         "ping" => end("result", "{}"),
@@ -39,13 +46,19 @@ pub(super) async fn answer(mcp: &Arc<Mcp>, caller: &Caller, id: Value, method: &
                 }
                 end("result", &result.to_string());
             }
-            Err(error) => end("error", &json!({ "code": -32603, "message": error }).to_string()),
+            Err(error) => end(
+                "error",
+                &json!({ "code": -32603, "message": error }).to_string(),
+            ),
         },
         "subscriptions/listen" => listen(mcp, caller, id, params, log),
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
             match lists::list(mcp, caller, method).await {
                 Ok(raw) => end("result", &raw),
-                Err(error) => end("error", &json!({ "code": -32603, "message": error.to_string() }).to_string()),
+                Err(error) => end(
+                    "error",
+                    &json!({ "code": -32603, "message": error.to_string() }).to_string(),
+                ),
             }
         }
         _ => match Target::read(caller, method, &params) {
@@ -56,13 +69,26 @@ pub(super) async fn answer(mcp: &Arc<Mcp>, caller: &Caller, id: Value, method: &
 }
 
 fn listen(mcp: &Mcp, caller: &Caller, id: Value, params: Map<String, Value>, log: &Arc<Log>) {
-    let filter = params.get("notifications").and_then(Value::as_object).cloned().unwrap_or_default();
-    let known = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
+    let filter = params
+        .get("notifications")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    let known = [
+        "toolsListChanged",
+        "promptsListChanged",
+        "resourcesListChanged",
+    ];
     // Changes to single resources come from servers that were asked to tell; that is for sessions.
-    let filter: Map<String, Value> =
-        filter.into_iter().filter(|(name, value)| known.contains(&name.as_str()) && *value == Value::Bool(true)).collect();
+    let filter: Map<String, Value> = filter
+        .into_iter()
+        .filter(|(name, value)| known.contains(&name.as_str()) && *value == Value::Bool(true))
+        .collect();
     let ack = json!({ "notifications": filter, "_meta": { "io.modelcontextprotocol/subscriptionId": id } });
-    log.push(wire::notification("notifications/subscriptions/acknowledged", &ack));
+    log.push(wire::notification(
+        "notifications/subscriptions/acknowledged",
+        &ack,
+    ));
     mcp.listeners().push(Listener {
         id,
         principal: caller.principal.clone(),
@@ -84,7 +110,8 @@ impl Target {
     fn read(caller: &Caller, method: &str, params: &Map<String, Value>) -> Result<Self, Value> {
         let scope = caller.scope.as_deref();
         let text = |name: &str| {
-            let missing = || json!({ "code": -32602, "message": format!("`{name}` is missing or no text") });
+            let missing =
+                || json!({ "code": -32602, "message": format!("`{name}` is missing or no text") });
             params.get(name).and_then(Value::as_str).ok_or_else(missing)
         };
         let arguments = || match params.get("arguments") {
@@ -105,22 +132,39 @@ impl Target {
             Method::Call | Method::Prompt => {
                 let public = text("name")?;
                 let (server, name) = split(scope, public, "__").ok_or_else(unknown)?;
-                Ok(Self { method, server, name, args: arguments()? })
+                Ok(Self {
+                    method,
+                    server,
+                    name,
+                    args: arguments()?,
+                })
             }
             Method::Read | Method::Subscribe | Method::Unsubscribe => {
                 let public = text("uri")?;
                 let (server, uri) = split(scope, public, "+").ok_or_else(unknown)?;
-                Ok(Self { method, server, args: json!({ "uri": uri }), name: uri })
+                Ok(Self {
+                    method,
+                    server,
+                    args: json!({ "uri": uri }),
+                    name: uri,
+                })
             }
             Method::Complete => {
-                let odd = || json!({ "code": -32602, "message": "`ref` is missing or not understood" });
-                let reference = params.get("ref").and_then(Value::as_object).ok_or_else(odd)?;
+                let odd =
+                    || json!({ "code": -32602, "message": "`ref` is missing or not understood" });
+                let reference = params
+                    .get("ref")
+                    .and_then(Value::as_object)
+                    .ok_or_else(odd)?;
                 let (member, mark) = match reference.get("type").and_then(Value::as_str) {
                     Some("ref/prompt") => ("name", "__"),
                     Some("ref/resource") => ("uri", "+"),
                     _ => return Err(odd()),
                 };
-                let public = reference.get(member).and_then(Value::as_str).ok_or_else(odd)?;
+                let public = reference
+                    .get(member)
+                    .and_then(Value::as_str)
+                    .ok_or_else(odd)?;
                 let (server, name) = split(scope, public, mark).ok_or_else(unknown)?;
                 let mut reference = reference.clone();
                 reference.insert(member.to_owned(), Value::String(name.clone()));
@@ -130,7 +174,12 @@ impl Target {
                         args.insert(name.to_owned(), value.clone());
                     }
                 }
-                Ok(Self { method, server, name, args: Value::Object(args) })
+                Ok(Self {
+                    method,
+                    server,
+                    name,
+                    args: Value::Object(args),
+                })
             }
         }
     }
@@ -141,21 +190,42 @@ impl Target {
 fn split(scope: Option<&str>, public: &str, mark: &str) -> Option<(String, String)> {
     match scope {
         Some(server) => Some((server.to_owned(), public.to_owned())),
-        None => public.split_once(mark).map(|(server, name)| (server.to_owned(), name.to_owned())),
+        None => public
+            .split_once(mark)
+            .map(|(server, name)| (server.to_owned(), name.to_owned())),
     }
 }
 
 /// The URI by which clients know a server's resource.
 pub(super) fn public_uri(scope: Option<&str>, server: &str, uri: &str) -> String {
-    if scope.is_some() || uri.starts_with("ui://") { uri.to_owned() } else { format!("{server}+{uri}") }
+    if scope.is_some() || uri.starts_with("ui://") {
+        uri.to_owned()
+    } else {
+        format!("{server}+{uri}")
+    }
 }
 
-async fn act(mcp: &Arc<Mcp>, caller: &Caller, id: Value, target: Target, params: Map<String, Value>, log: &Arc<Log>) {
-    let Target { method, server, name, args } = target;
+async fn act(
+    mcp: &Arc<Mcp>,
+    caller: &Caller,
+    id: Value,
+    target: Target,
+    params: Map<String, Value>,
+    log: &Arc<Log>,
+) {
+    let Target {
+        method,
+        server,
+        name,
+        args,
+    } = target;
     let token = wire::meta(&params, "progressToken").cloned();
     let meta = params.get("_meta").and_then(Value::as_object).map(|meta| {
-        let kept = meta.iter().filter(|(name, _)| *name != "progressToken" && !name.starts_with(RESERVED));
-        kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<String, Value>>()
+        let kept = meta
+            .iter()
+            .filter(|(name, _)| *name != "progressToken" && !name.starts_with(RESERVED));
+        kept.map(|(name, value)| (name.clone(), value.clone()))
+            .collect::<Map<String, Value>>()
     });
     let (notes, heard) = mpsc::channel(64);
     let call = Call {
@@ -174,14 +244,26 @@ async fn act(mcp: &Arc<Mcp>, caller: &Caller, id: Value, target: Target, params:
     if log.cancel.is_cancelled() {
         return log.end(None, None);
     }
-    let Some(answer) = done.answer else { return log.end(None, None) };
-    if let (Some(session), Method::Subscribe | Method::Unsubscribe, Answer::Result(_)) = (&caller.session, method, &answer) {
+    let Some(answer) = done.answer else {
+        return log.end(None, None);
+    };
+    if let (Some(session), Method::Subscribe | Method::Unsubscribe, Answer::Result(_)) =
+        (&caller.session, method, &answer)
+    {
         session.subscribe(&server, &name, method == Method::Subscribe);
     }
     let message = match answer {
         Answer::Result(raw) => {
-            let raw = if caller.scope.is_none() { with_public_uris(&server, raw) } else { raw };
-            wire::answer(&id, "result", &if caller.modern() { complete(raw) } else { raw })
+            let raw = if caller.scope.is_none() {
+                with_public_uris(&server, raw)
+            } else {
+                raw
+            };
+            wire::answer(
+                &id,
+                "result",
+                &if caller.modern() { complete(raw) } else { raw },
+            )
         }
         Answer::Error(raw) => wire::answer(&id, "error", &raw),
         Answer::Refused(text) => refused(&id, method, &text, caller.modern()),
@@ -190,11 +272,20 @@ async fn act(mcp: &Arc<Mcp>, caller: &Caller, id: Value, target: Target, params:
 }
 
 /// Follows a call to its end, telling its caller what happens on the way.
-async fn tell_while<T>(pass: impl Future<Output = T>, mut heard: mpsc::Receiver<Note>, token: Option<Value>, log: &Arc<Log>) -> T {
+async fn tell_while<T>(
+    pass: impl Future<Output = T>,
+    mut heard: mpsc::Receiver<Note>,
+    token: Option<Value>,
+    log: &Arc<Log>,
+) -> T {
     let mut pass = std::pin::pin!(pass);
     let mut beat = tokio::time::interval(HEARTBEAT);
     let mut waiting = None;
-    let mut progress = Progress { token, last: 0.0, base: None };
+    let mut progress = Progress {
+        token,
+        last: 0.0,
+        base: None,
+    };
     loop {
         tokio::select! {
             biased;
@@ -234,7 +325,8 @@ impl Progress {
     fn wait(&mut self, question: &str) -> Option<Bytes> {
         let token = self.token.clone()?;
         self.last += 0.001;
-        let message = format!("Waiting for a person to decide (question {question}). Not executed yet.");
+        let message =
+            format!("Waiting for a person to decide (question {question}). Not executed yet.");
         let params = json!({ "progressToken": token, "progress": self.last, "message": message });
         Some(wire::notification("notifications/progress", &params))
     }
@@ -256,16 +348,28 @@ impl Progress {
             }
         }
         params.insert("progressToken".to_owned(), token);
-        Some(wire::notification("notifications/progress", &Value::Object(params)))
+        Some(wire::notification(
+            "notifications/progress",
+            &Value::Object(params),
+        ))
     }
 }
 
 fn refused(id: &Value, method: Method, text: &str, modern: bool) -> Bytes {
     if method != Method::Call {
-        return wire::answer(id, "error", &json!({ "code": -32603, "message": text }).to_string());
+        return wire::answer(
+            id,
+            "error",
+            &json!({ "code": -32603, "message": text }).to_string(),
+        );
     }
-    let result = json!({ "content": [{ "type": "text", "text": text }], "isError": true }).to_string();
-    wire::answer(id, "result", &if modern { complete(result) } else { result })
+    let result =
+        json!({ "content": [{ "type": "text", "text": text }], "isError": true }).to_string();
+    wire::answer(
+        id,
+        "result",
+        &if modern { complete(result) } else { result },
+    )
 }
 
 /// A result of an older server, as the newest revision wants it.
@@ -288,7 +392,9 @@ fn with_public_uris(server: &str, raw: String) -> String {
     if !raw.contains("\"uri\"") {
         return raw;
     }
-    let Ok(mut result) = serde_json::from_str::<Value>(&raw) else { return raw };
+    let Ok(mut result) = serde_json::from_str::<Value>(&raw) else {
+        return raw;
+    };
     let mut rename = |holder: &mut Value| {
         if let Some(uri) = holder.get_mut("uri")
             && let Some(own) = uri.as_str()
@@ -298,16 +404,34 @@ fn with_public_uris(server: &str, raw: String) -> String {
     };
     let mut block = |block: &mut Value| match block.get("type").and_then(Value::as_str) {
         Some("resource_link") => rename(block),
-        Some("resource") => block.get_mut("resource").map(&mut rename).unwrap_or_default(),
+        Some("resource") => block
+            .get_mut("resource")
+            .map(&mut rename)
+            .unwrap_or_default(),
         _ => {}
     };
-    for one in result.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
+    for one in result
+        .get_mut("content")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         block(one);
     }
-    for one in result.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+    for one in result
+        .get_mut("messages")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         one.get_mut("content").map(&mut block).unwrap_or_default();
     }
-    for one in result.get_mut("contents").and_then(Value::as_array_mut).into_iter().flatten() {
+    for one in result
+        .get_mut("contents")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if let Some(uri) = one.get_mut("uri")
             && let Some(own) = uri.as_str()
         {

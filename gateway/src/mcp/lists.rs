@@ -38,7 +38,12 @@ pub(super) async fn offer(mcp: &Arc<Mcp>, scope: Option<&str>) -> Result<Offer, 
             ),
         });
     };
-    let listing = mcp.broker.catalog.get(server).await.map_err(|error| error.to_string())?;
+    let listing = mcp
+        .broker
+        .catalog
+        .get(server)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut capabilities = Map::new();
     for name in ["tools", "prompts", "resources", "completions"] {
         if let Some(declared) = listing.capabilities.get(name) {
@@ -57,7 +62,11 @@ pub(super) async fn offer(mcp: &Arc<Mcp>, scope: Option<&str>) -> Result<Offer, 
 }
 
 /// The answer to `tools/list` and its like, raw.
-pub(super) async fn list(mcp: &Arc<Mcp>, caller: &Caller, method: &str) -> Result<String, UpstreamError> {
+pub(super) async fn list(
+    mcp: &Arc<Mcp>,
+    caller: &Caller,
+    method: &str,
+) -> Result<String, UpstreamError> {
     let listings = listings(mcp, caller).await?;
     let scope = caller.scope.as_deref();
     let mut items = Vec::new();
@@ -68,13 +77,22 @@ pub(super) async fn list(mcp: &Arc<Mcp>, caller: &Caller, method: &str) -> Resul
         };
         let uri = |item: &Item, member: &str| match scope {
             Some(_) => item.raw.get().to_owned(),
-            None => wire::with_member(&item.raw, member, call::public_uri(scope, server, &item.name).into()),
+            None => wire::with_member(
+                &item.raw,
+                member,
+                call::public_uri(scope, server, &item.name).into(),
+            ),
         };
         match method {
             "tools/list" => items.extend(listing.tools.iter().map(|tool| name(&tool.item))),
             "prompts/list" => items.extend(listing.prompts.iter().map(name)),
             "resources/list" => items.extend(listing.resources.iter().map(|item| uri(item, "uri"))),
-            _ => items.extend(listing.templates.iter().map(|item| uri(item, "uriTemplate"))),
+            _ => items.extend(
+                listing
+                    .templates
+                    .iter()
+                    .map(|item| uri(item, "uriTemplate")),
+            ),
         }
     }
     let member = match method {
@@ -86,31 +104,47 @@ pub(super) async fn list(mcp: &Arc<Mcp>, caller: &Caller, method: &str) -> Resul
     let items = items.join(",");
     Ok(if caller.modern() {
         // What a list holds depends on who asks (SEP-2549).
-        format!(r#"{{"resultType":"complete","{member}":[{items}],"ttlMs":0,"cacheScope":"private"}}"#)
+        format!(
+            r#"{{"resultType":"complete","{member}":[{items}],"ttlMs":0,"cacheScope":"private"}}"#
+        )
     } else {
         format!(r#"{{"{member}":[{items}]}}"#)
     })
 }
 
 /// The listings of the servers that a caller may use, in the order of their names.
-async fn listings(mcp: &Arc<Mcp>, caller: &Caller) -> Result<Vec<(String, Arc<Listing>)>, UpstreamError> {
+async fn listings(
+    mcp: &Arc<Mcp>,
+    caller: &Caller,
+) -> Result<Vec<(String, Arc<Listing>)>, UpstreamError> {
     let catalog = &mcp.broker.catalog;
     if let Some(server) = &caller.scope {
         return Ok(vec![(server.clone(), catalog.get(server).await?)]);
     }
     let group = mcp.broker.config.groups.get(&caller.principal.group);
-    let mut servers: Vec<&str> = group.map(|group| group.servers.iter().map(|one| one.as_str()).collect()).unwrap_or_default();
+    let mut servers: Vec<&str> = group
+        .map(|group| group.servers.iter().map(policy::ids::ServerName::as_str).collect())
+        .unwrap_or_default();
     servers.sort_unstable();
     servers.dedup();
     let asked = servers.into_iter().map(async |server| {
-        let listing = tokio::time::timeout(PATIENCE, catalog.get(server)).await.ok()?;
+        let listing = tokio::time::timeout(PATIENCE, catalog.get(server))
+            .await
+            .ok()?;
         match listing {
             Ok(listing) => Some((server.to_owned(), listing)),
             Err(error) => {
-                tracing::warn!(server.name = server, "the tools of `{server}` are not listed: {error}");
+                tracing::warn!(
+                    server.name = server,
+                    "the tools of `{server}` are not listed: {error}"
+                );
                 None
             }
         }
     });
-    Ok(futures::future::join_all(asked).await.into_iter().flatten().collect())
+    Ok(futures::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect())
 }

@@ -19,7 +19,7 @@ const LOGS_KEPT: usize = 64;
 
 /// One session.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     /// Its id.
     pub id: String,
     /// Whose it is.
@@ -42,7 +42,7 @@ struct Inner {
 
 impl Session {
     /// A new session.
-    pub fn new(principal: Principal, scope: Option<String>, version: &'static str) -> Arc<Self> {
+    pub(super) fn new(principal: Principal, scope: Option<String>, version: &'static str) -> Arc<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         Arc::new(Self {
             own: Log::new("own".to_owned()),
@@ -50,7 +50,11 @@ impl Session {
             principal,
             scope,
             version,
-            inner: Mutex::new(Inner { used: Timestamp::now(), logs: VecDeque::new(), subscribed: BTreeSet::new() }),
+            inner: Mutex::new(Inner {
+                used: Timestamp::now(),
+                logs: VecDeque::new(),
+                subscribed: BTreeSet::new(),
+            }),
         })
     }
 
@@ -59,7 +63,7 @@ impl Session {
     }
 
     /// A log for a request.
-    pub fn open_log(&self, id: &Value) -> Arc<Log> {
+    pub(super) fn open_log(&self, id: &Value) -> Arc<Log> {
         let log = Log::new(uuid::Uuid::new_v4().simple().to_string());
         let mut inner = self.lock();
         inner.used = Timestamp::now();
@@ -73,26 +77,35 @@ impl Session {
     }
 
     /// The log and the event that a `Last-Event-ID` names.
-    pub fn resume(&self, event: &str) -> Option<(Arc<Log>, u64)> {
+    pub(super) fn resume(&self, event: &str) -> Option<(Arc<Log>, u64)> {
         let (log, number) = event.rsplit_once('.')?;
         let number = number.parse().ok()?;
         if log == "own" {
             return Some((self.own.clone(), number));
         }
         let inner = self.lock();
-        inner.logs.iter().find(|(_, one)| one.is(log)).map(|(_, one)| (one.clone(), number))
+        inner
+            .logs
+            .iter()
+            .find(|(_, one)| one.is(log))
+            .map(|(_, one)| (one.clone(), number))
     }
 
     /// Cancels a request that is under way.
-    pub fn cancel(&self, id: &Value) {
+    pub(super) fn cancel(&self, id: &Value) {
         let inner = self.lock();
-        if let Some((_, log)) = inner.logs.iter().rev().find(|(one, log)| one == id && !log.ended()) {
+        if let Some((_, log)) = inner
+            .logs
+            .iter()
+            .rev()
+            .find(|(one, log)| one == id && !log.ended())
+        {
             log.cancel.cancel();
         }
     }
 
     /// Subscribes to a resource of a server, by the server's own URI, or no longer.
-    pub fn subscribe(&self, server: &str, uri: &str, on: bool) {
+    pub(super) fn subscribe(&self, server: &str, uri: &str, on: bool) {
         let key = (server.to_owned(), uri.to_owned());
         let mut inner = self.lock();
         if on {
@@ -103,8 +116,10 @@ impl Session {
     }
 
     /// Whether it wants to know of changes to a resource.
-    pub fn subscribed(&self, server: &str, uri: &str) -> bool {
-        self.lock().subscribed.contains(&(server.to_owned(), uri.to_owned()))
+    pub(super) fn subscribed(&self, server: &str, uri: &str) -> bool {
+        self.lock()
+            .subscribed
+            .contains(&(server.to_owned(), uri.to_owned()))
     }
 
     fn busy(&self) -> bool {
@@ -118,7 +133,7 @@ impl Session {
 
 /// All sessions.
 #[derive(Debug, Default)]
-pub struct Sessions {
+pub(super) struct Sessions {
     all: Mutex<HashMap<String, Arc<Session>>>,
 }
 
@@ -128,7 +143,7 @@ impl Sessions {
     }
 
     /// Adds a session; the longest idle one of the same token makes room.
-    pub fn add(&self, session: Arc<Session>) {
+    pub(super) fn add(&self, session: Arc<Session>) {
         let mut all = self.lock();
         let now = Timestamp::now();
         all.retain(|_, one| one.busy() || now.duration_since(one.used()) < IDLE);
@@ -147,20 +162,26 @@ impl Sessions {
     }
 
     /// A session, for whom and for which endpoint it was opened.
-    pub fn get(&self, id: &str, principal: &Principal, scope: Option<&str>) -> Option<Arc<Session>> {
+    pub(super) fn get(
+        &self,
+        id: &str,
+        principal: &Principal,
+        scope: Option<&str>,
+    ) -> Option<Arc<Session>> {
         let session = self.lock().get(id).cloned()?;
-        (session.principal.token == principal.token && session.scope.as_deref() == scope).then_some(session)
+        (session.principal.token == principal.token && session.scope.as_deref() == scope)
+            .then_some(session)
     }
 
     /// Forgets a session; what it asked for goes on.
-    pub fn remove(&self, id: &str) {
+    pub(super) fn remove(&self, id: &str) {
         if let Some(session) = self.lock().remove(id) {
             session.own.end(None, None);
         }
     }
 
     /// Every session.
-    pub fn all(&self) -> Vec<Arc<Session>> {
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
         self.lock().values().cloned().collect()
     }
 }

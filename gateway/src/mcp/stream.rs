@@ -23,7 +23,7 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 /// The events of one request, or of a session's own stream.
 #[derive(Debug)]
-pub struct Log {
+pub(super) struct Log {
     id: String,
     inner: Mutex<Inner>,
     version: watch::Sender<u64>,
@@ -43,10 +43,13 @@ struct Inner {
 
 impl Log {
     /// An empty log.
-    pub fn new(id: String) -> Arc<Self> {
+    pub(super) fn new(id: String) -> Arc<Self> {
         Arc::new(Self {
             id,
-            inner: Mutex::new(Inner { next: 1, ..Inner::default() }),
+            inner: Mutex::new(Inner {
+                next: 1,
+                ..Inner::default()
+            }),
             version: watch::Sender::new(0),
             present: Arc::new(AtomicBool::new(true)),
             cancel: CancellationToken::new(),
@@ -54,7 +57,7 @@ impl Log {
     }
 
     /// Whether this is the log of that id.
-    pub fn is(&self, id: &str) -> bool {
+    pub(super) fn is(&self, id: &str) -> bool {
         self.id == id
     }
 
@@ -63,7 +66,7 @@ impl Log {
     }
 
     /// Adds an event: one JSON-RPC message.
-    pub fn push(&self, message: impl Into<Bytes>) {
+    pub(super) fn push(&self, message: impl Into<Bytes>) {
         {
             let mut inner = self.lock();
             if inner.ended {
@@ -80,12 +83,12 @@ impl Log {
     }
 
     /// Lets whoever waits for a first event go on without one: it may take long.
-    pub fn hold(&self) {
+    pub(super) fn hold(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
     /// Adds the last event, or none, and ends the log.
-    pub fn end(&self, message: Option<Bytes>, receipt: Option<Receipt>) {
+    pub(super) fn end(&self, message: Option<Bytes>, receipt: Option<Receipt>) {
         {
             let mut inner = self.lock();
             if inner.ended {
@@ -103,12 +106,12 @@ impl Log {
     }
 
     /// Whether nothing more comes.
-    pub fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         self.lock().ended
     }
 
     /// The answer, if it is the only event: it can go out as plain JSON.
-    pub fn only_answer(&self) -> Option<Bytes> {
+    pub(super) fn only_answer(&self) -> Option<Bytes> {
         let inner = self.lock();
         match (inner.ended, inner.events.len(), inner.next) {
             (true, 1, 2) => inner.events.front().map(|(_, message)| message.clone()),
@@ -117,25 +120,34 @@ impl Log {
     }
 
     /// The last event, once the log has ended.
-    pub fn answer(&self) -> Option<Bytes> {
+    pub(super) fn answer(&self) -> Option<Bytes> {
         let inner = self.lock();
-        if inner.ended { inner.events.back().map(|(_, message)| message.clone()) } else { None }
+        if inner.ended {
+            inner.events.back().map(|(_, message)| message.clone())
+        } else {
+            None
+        }
     }
 
     /// Waits until there is an event, or the end.
-    pub async fn begun(&self) {
+    pub(super) async fn begun(&self) {
         let mut version = self.version.subscribe();
         let _ = version.wait_for(|version| *version > 0).await;
     }
 
     /// Waits for the end.
-    pub async fn finished(&self) {
+    pub(super) async fn finished(&self) {
         let mut version = self.version.subscribe();
         let _ = version.wait_for(|_| self.ended()).await;
     }
 
     fn after(&self, seen: u64) -> Vec<(u64, Bytes)> {
-        self.lock().events.iter().filter(|(number, _)| *number > seen).cloned().collect()
+        self.lock()
+            .events
+            .iter()
+            .filter(|(number, _)| *number > seen)
+            .cloned()
+            .collect()
     }
 
     fn take_receipt(&self) -> Option<Receipt> {
@@ -145,7 +157,7 @@ impl Log {
 
 /// How a log is written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
+pub(super) struct Style {
     /// Events carry ids, and the first says so with no data (SEP-1699, from 2025-11-25 on).
     pub primed: bool,
     /// Events carry ids.
@@ -154,20 +166,22 @@ pub struct Style {
 
 /// A response body that follows a log. The receipt is redeemed when the transport has asked for
 /// what comes after the last event, so has taken that.
-pub struct Follow {
+pub(super) struct Follow {
     inner: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
     guards: Vec<Guard>,
 }
 
 impl std::fmt::Debug for Follow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follow").field("guards", &self.guards).finish_non_exhaustive()
+        f.debug_struct("Follow")
+            .field("guards", &self.guards)
+            .finish_non_exhaustive()
     }
 }
 
 /// Notes that the caller went away, unless it got everything.
 #[derive(Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     log: Arc<Log>,
     broker: Arc<Broker>,
     cancels: bool,
@@ -176,16 +190,23 @@ pub struct Guard {
 
 impl Guard {
     /// Somebody follows a log; `cancels` if its going away cancels the request (2026-07-28).
-    pub fn new(log: Arc<Log>, broker: Arc<Broker>, cancels: bool) -> Self {
+    pub(super) fn new(log: Arc<Log>, broker: Arc<Broker>, cancels: bool) -> Self {
         log.present.store(true, Ordering::SeqCst);
-        Self { log, broker, cancels, complete: false }
+        Self {
+            log,
+            broker,
+            cancels,
+            complete: false,
+        }
     }
 
     fn delivered(&mut self) {
         self.complete = true;
         if let Some(receipt) = self.log.take_receipt() {
             let broker = self.broker.clone();
-            self.broker.tasks.spawn(async move { broker.redeem(&receipt).await });
+            self.broker
+                .tasks
+                .spawn(async move { broker.redeem(&receipt).await });
         }
     }
 }
@@ -203,7 +224,7 @@ impl Drop for Guard {
 
 impl Follow {
     /// Follows as server-sent events, from after an event on.
-    pub fn events(guard: Guard, seen: u64, style: Style) -> Self {
+    pub(super) fn events(guard: Guard, seen: u64, style: Style) -> Self {
         let log = guard.log.clone();
         let first = if style.primed && seen == 0 {
             Bytes::from(format!("id: {}.0\nretry: 1000\ndata: \n\n", log.id))
@@ -212,41 +233,50 @@ impl Follow {
         };
         let version = log.version.subscribe();
         let state = (log, version, seen, VecDeque::from([first]), style);
-        let inner = futures::stream::unfold(state, |(log, mut version, mut seen, mut ready, style)| async move {
-            loop {
-                if let Some(next) = ready.pop_front() {
-                    return Some((next, (log, version, seen, ready, style)));
+        let inner = futures::stream::unfold(
+            state,
+            |(log, mut version, mut seen, mut ready, style)| async move {
+                loop {
+                    if let Some(next) = ready.pop_front() {
+                        return Some((next, (log, version, seen, ready, style)));
+                    }
+                    version.mark_unchanged();
+                    let ended = log.ended();
+                    for (number, message) in log.after(seen) {
+                        seen = number;
+                        ready.push_back(frame(&log.id, number, &message, style.ids));
+                    }
+                    if !ready.is_empty() {
+                        continue;
+                    }
+                    if ended {
+                        return None;
+                    }
+                    match tokio::time::timeout(COMMENT_EVERY, version.changed()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return None,
+                        Err(_) => ready.push_back(Bytes::from_static(b": waiting\n\n")),
+                    }
                 }
-                version.mark_unchanged();
-                let ended = log.ended();
-                for (number, message) in log.after(seen) {
-                    seen = number;
-                    ready.push_back(frame(&log.id, number, &message, style.ids));
-                }
-                if !ready.is_empty() {
-                    continue;
-                }
-                if ended {
-                    return None;
-                }
-                match tokio::time::timeout(COMMENT_EVERY, version.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return None,
-                    Err(_) => ready.push_back(Bytes::from_static(b": waiting\n\n")),
-                }
-            }
-        });
-        Self { inner: Box::pin(inner), guards: vec![guard] }
+            },
+        );
+        Self {
+            inner: Box::pin(inner),
+            guards: vec![guard],
+        }
     }
 
     /// The answer alone, as JSON.
-    pub fn json(guard: Guard, answer: Bytes) -> Self {
+    pub(super) fn json(guard: Guard, answer: Bytes) -> Self {
         Self::batch(vec![guard], answer)
     }
 
     /// Several answers together, as JSON.
-    pub fn batch(guards: Vec<Guard>, answers: Bytes) -> Self {
-        Self { inner: Box::pin(futures::stream::iter([answers])), guards }
+    pub(super) fn batch(guards: Vec<Guard>, answers: Bytes) -> Self {
+        Self {
+            inner: Box::pin(futures::stream::iter([answers])),
+            guards,
+        }
     }
 }
 
@@ -257,7 +287,13 @@ fn frame(log: &str, number: u64, message: &Bytes, ids: bool) -> Bytes {
     }
     out.extend_from_slice(b"event: message\ndata: ");
     // JSON on one line: our own is, and a server's raw line breaks are only white space there.
-    out.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    out.extend(message.iter().map(|byte| {
+        if matches!(byte, b'\n' | b'\r') {
+            b' '
+        } else {
+            *byte
+        }
+    }));
     out.extend_from_slice(b"\n\n");
     out.into()
 }

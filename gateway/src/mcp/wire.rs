@@ -8,15 +8,15 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// The newest revision: no sessions, every request for itself.
-pub const MODERN: &str = "2026-07-28";
+pub(super) const MODERN: &str = "2026-07-28";
 /// The session-based revisions, newest first.
-pub const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
+pub(super) const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 /// What `_meta` names are reserved for the protocol's own use; they end at every hop.
-pub const RESERVED: &str = "io.modelcontextprotocol/";
+pub(super) const RESERVED: &str = "io.modelcontextprotocol/";
 
 /// Something that is answered with a JSON-RPC error.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     /// The HTTP status.
     pub status: StatusCode,
     /// The JSON-RPC code.
@@ -29,23 +29,31 @@ pub struct Problem {
 
 impl Problem {
     /// A problem that is the request's own fault, under HTTP 400.
-    pub fn bad(code: i64, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), data: None }
+    pub(super) fn bad(code: i64, message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            message: message.into(),
+            data: None,
+        }
     }
 
     /// As a whole response.
-    pub fn respond(&self, id: &Value) -> Response {
+    pub(super) fn respond(&self, id: &Value) -> Response {
         let mut error = json!({ "code": self.code, "message": self.message });
         if let (Some(data), Some(error)) = (&self.data, error.as_object_mut()) {
             error.insert("data".to_owned(), data.clone());
         }
-        json_response(self.status, json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string())
+        json_response(
+            self.status,
+            json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string(),
+        )
     }
 }
 
 /// One message of a client.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// A request.
     Request {
         /// Its id, a string or a number.
@@ -70,9 +78,12 @@ pub enum Message {
 ///
 /// # Errors
 /// The id to answer to, and what is wrong.
-pub fn message(value: Value) -> Result<Message, (Value, Problem)> {
+pub(super) fn message(value: Value) -> Result<Message, (Value, Problem)> {
     let Value::Object(mut members) = value else {
-        return Err((Value::Null, Problem::bad(-32600, "a message is a JSON object")));
+        return Err((
+            Value::Null,
+            Problem::bad(-32600, "a message is a JSON object"),
+        ));
     };
     let id = members.remove("id");
     let known = match &id {
@@ -85,7 +96,9 @@ pub fn message(value: Value) -> Result<Message, (Value, Problem)> {
     }
     let method = match members.remove("method") {
         Some(Value::String(method)) => method,
-        None if members.contains_key("result") || members.contains_key("error") => return Ok(Message::Response),
+        None if members.contains_key("result") || members.contains_key("error") => {
+            return Ok(Message::Response);
+        }
         Some(_) | None => return wrong("`method` is missing or no text"),
     };
     let params = match members.remove("params") {
@@ -95,7 +108,11 @@ pub fn message(value: Value) -> Result<Message, (Value, Problem)> {
     };
     match id {
         None => Ok(Message::Notification { method, params }),
-        Some(Value::String(_) | Value::Number(_)) => Ok(Message::Request { id: known, method, params }),
+        Some(Value::String(_) | Value::Number(_)) => Ok(Message::Request {
+            id: known,
+            method,
+            params,
+        }),
         Some(_) => wrong("`id` is neither a text nor a number"),
     }
 }
@@ -104,17 +121,25 @@ pub fn message(value: Value) -> Result<Message, (Value, Problem)> {
 ///
 /// # Errors
 /// A second value, or one that is no text: whoever reads the other one would decide differently.
-pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
-        return Err(Problem::bad(-32020, format!("the header {name} is there twice")));
+        return Err(Problem::bad(
+            -32020,
+            format!("the header {name} is there twice"),
+        ));
     }
-    value.to_str().map(Some).map_err(|_| Problem::bad(-32020, format!("the header {name} is no plain text")))
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| Problem::bad(-32020, format!("the header {name} is no plain text")))
 }
 
 /// A member of `_meta`.
-pub fn meta<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(super) fn meta<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     params.get("_meta")?.get(name)
 }
 
@@ -123,11 +148,18 @@ pub fn meta<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a Value>
 ///
 /// # Errors
 /// What does not fit.
-pub fn headers_fit(headers: &HeaderMap, method: &str, params: &Map<String, Value>, modern: bool) -> Result<(), Problem> {
+pub(super) fn headers_fit(
+    headers: &HeaderMap,
+    method: &str,
+    params: &Map<String, Value>,
+    modern: bool,
+) -> Result<(), Problem> {
     let mismatch = |text: String| Problem::bad(-32020, text);
     match single(headers, "mcp-method")? {
         Some(said) if said != method => {
-            return Err(mismatch(format!("the header Mcp-Method says `{said}`, the body `{method}`")));
+            return Err(mismatch(format!(
+                "the header Mcp-Method says `{said}`, the body `{method}`"
+            )));
         }
         None if modern => return Err(mismatch("the header Mcp-Method is missing".to_owned())),
         Some(_) | None => {}
@@ -137,12 +169,18 @@ pub fn headers_fit(headers: &HeaderMap, method: &str, params: &Map<String, Value
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri",
         _ => return Ok(()),
     };
-    let name = params.get(member).and_then(Value::as_str).unwrap_or_default();
+    let name = params
+        .get(member)
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     match single(headers, "mcp-name")? {
         Some(said) => {
-            let said = decoded(said).ok_or_else(|| mismatch("the header Mcp-Name cannot be decoded".to_owned()))?;
+            let said = decoded(said)
+                .ok_or_else(|| mismatch("the header Mcp-Name cannot be decoded".to_owned()))?;
             if said != name {
-                return Err(mismatch(format!("the header Mcp-Name says `{said}`, the body `{name}`")));
+                return Err(mismatch(format!(
+                    "the header Mcp-Name says `{said}`, the body `{name}`"
+                )));
             }
         }
         None if modern && matches!(method, "tools/call" | "prompts/get" | "resources/read") => {
@@ -155,7 +193,10 @@ pub fn headers_fit(headers: &HeaderMap, method: &str, params: &Map<String, Value
 
 /// A header value in plain or as `=?base64?…?=` (SEP-2243, *Value Encoding*).
 fn decoded(value: &str) -> Option<String> {
-    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+    match value
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="))
+    {
         Some(text) => String::from_utf8(base64(text)?).ok(),
         None => Some(value.to_owned()),
     }
@@ -186,27 +227,35 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A response of one JSON text.
-pub fn json_response(status: StatusCode, text: impl Into<Body>) -> Response {
+pub(super) fn json_response(status: StatusCode, text: impl Into<Body>) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("no-store"),
+    );
     response
 }
 
 /// A JSON-RPC answer around a raw result or error.
-pub fn answer(id: &Value, member: &str, raw: &str) -> Bytes {
+pub(super) fn answer(id: &Value, member: &str, raw: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{raw}}}"#).into()
 }
 
 /// A notification.
-pub fn notification(method: &str, params: &Value) -> Bytes {
-    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string().into()
+pub(super) fn notification(method: &str, params: &Value) -> Bytes {
+    json!({ "jsonrpc": "2.0", "method": method, "params": params })
+        .to_string()
+        .into()
 }
 
 /// Gives a raw object another member in place of one it has. The rest stays as it was written.
-pub fn with_member(raw: &RawValue, name: &str, value: Value) -> String {
+pub(super) fn with_member(raw: &RawValue, name: &str, value: Value) -> String {
     let mut members: Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
     members.insert(name.to_owned(), value);
     Value::Object(members).to_string()
@@ -230,7 +279,10 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1}"#, json!(1)),
             (r#"{"jsonrpc":"1.0","id":"a","method":"x"}"#, json!("a")),
             (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, Value::Null),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[1]}"#, json!(7)),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[1]}"#,
+                json!(7),
+            ),
         ] {
             let (answered, problem) = message(serde_json::from_str(text).unwrap()).unwrap_err();
             assert_eq!((answered, problem.code), (id, -32600), "{text}");
