@@ -517,6 +517,9 @@ impl Broker {
                 answer = &mut doing => break answer,
             }
         };
+        while let Ok(report) = progress.try_recv() {
+            let _ = call.notes.try_send(Note::Progress(report));
+        }
         let cancelled = call.cancel.is_cancelled();
         match answer {
             Ok(answer) => {

@@ -114,14 +114,14 @@ impl From<Raw> for Listing {
     fn from(raw: Raw) -> Self {
         let items = |all: Vec<Box<RawValue>>, key: &str| {
             all.into_iter()
-                .filter_map(|one| item(one, key))
+                .filter_map(|one| item(&one, key))
                 .map(|(item, _)| item)
                 .collect()
         };
         let tools = raw
             .tools
             .into_iter()
-            .filter_map(|one| item(one, "name"))
+            .filter_map(|one| item(&one, "name"))
             .map(|(item, value)| tool(item, &value))
             .collect();
         Self {
@@ -136,7 +136,7 @@ impl From<Raw> for Listing {
     }
 }
 
-fn item(raw: Box<RawValue>, key: &str) -> Option<(Item, Value)> {
+fn item(raw: &RawValue, key: &str) -> Option<(Item, Value)> {
     let value: Value = serde_json::from_str(raw.get()).ok()?;
     let name = value.get(key)?.as_str()?.to_owned();
     // Parsed and written again: of two members with one name, only the one that was decided on is

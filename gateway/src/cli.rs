@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
         }
     };
     let default = if matches!(arguments.command, Command::Up { .. }) {
-        "info"
+        "info,sea_orm_migration=warn"
     } else {
         "warn"
     };

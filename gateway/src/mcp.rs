@@ -215,7 +215,11 @@ pub async fn post(
     drop(body);
     match value {
         Value::Array(batch) => post_batch(&mcp, principal, scope, &headers, batch).await,
-        one => post_one(&mcp, principal, scope, &headers, one).await,
+        one @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Object(_)) => post_one(&mcp, principal, scope, &headers, one).await,
     }
 }
 
@@ -228,7 +232,7 @@ async fn post_one(
 ) -> Response {
     let message = match wire::message(one) {
         Ok(message) => message,
-        Err((id, problem)) => return problem.respond(&id),
+        Err(refused) => return refused.1.respond(&refused.0),
     };
     let id = match &message {
         Message::Request { id, .. } => id.clone(),
@@ -296,7 +300,8 @@ async fn post_batch(
             }
             Ok(Message::Notification { method, params }) => notification(&caller, &method, &params),
             Ok(Message::Response) => {}
-            Err((id, problem)) => {
+            Err(refused) => {
+                let (id, problem) = *refused;
                 let error = json!({ "code": problem.code, "message": problem.message });
                 answers.push(Err(wire::answer(&id, "error", &error.to_string())));
             }
@@ -572,9 +577,9 @@ fn begin(
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
-    broker
-        .tasks
-        .spawn(async move { call::answer(&mcp, &caller, id, &method, params, &ours).await });
+    broker.tasks.spawn(async move {
+        Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
+    });
     log
 }
 

@@ -142,6 +142,8 @@ fn run(job: Job) -> Result<ExitStatus, String> {
 /// can neither signal nor trace it, while it can still end the command.
 fn start(job: Job) -> Result<Child, String> {
     let starter = thread::spawn(move || {
+        // The gateway keeps its own files to itself; what a server writes is the server's business.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         rustix::thread::set_no_new_privs(true)
             .map_err(|e| format!("cannot set no_new_privs: {e}"))?;
         let mut command = Command::new(&job.program);

@@ -45,7 +45,7 @@ pub struct UpOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
     /// The data directory cannot be used.
-    #[error("the data directory `{path}` cannot be used: {source}; choose another with `--data`")]
+    #[error("the data directory `{path}` cannot be used; choose another with `--data`")]
     Data {
         /// Which.
         path: PathBuf,
@@ -56,9 +56,7 @@ pub enum UpError {
     #[error("portcullis already runs on `{0}`; stop it, or choose another directory with `--data`")]
     Locked(PathBuf),
     /// The address cannot be had.
-    #[error(
-        "cannot listen on {address}: {source}; stop what has it, or choose another with `--listen`"
-    )]
+    #[error("cannot listen on {address}; stop what has it, or choose another with `--listen`")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -78,7 +76,7 @@ pub enum UpError {
     #[error(transparent)]
     Record(#[from] crate::audit::NoRecord),
     /// The system said no.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     System {
         /// To what.
         what: &'static str,
@@ -111,40 +109,18 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
 
-    let keys = Arc::new(Keys::open(&data)?);
-    let db = Db::open(&data).await?;
-    let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
-    let config = Arc::new(config);
+    // Everything we make is ours alone; servers get an ordinary mask back.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // One TLS library for all that speaks TLS here; a second install is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let stopping = CancellationToken::new();
-    let (events, mut heard) = mpsc::unbounded_channel();
-    let upstreams = Upstreams::new(specs(&config), homes(&paths), events);
-    let identities = config
-        .servers
-        .iter()
-        .map(|(name, server)| (name.to_string(), identity(server)))
-        .collect();
-    let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
-    let (approvals, approved) = Approvals::open(
-        db.clone(),
-        keys.clone(),
-        audit.clone(),
-        config.approvals.expire,
-        config.approvals.max_open,
-    )
-    .await?;
-    let broker = Broker::new(Parts {
-        catalog: catalog.clone(),
-        upstreams: upstreams.clone(),
-        approvals,
-        audit,
-        conversations: Conversations::with_labels(db.labels().await?),
-        identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
-        keys,
-        known_secrets: known_secrets(&config).await,
-        stopping: stopping.clone(),
-        config,
-    });
-    broker.recover(db.running().await?, approved).await?;
+    let Opened {
+        broker,
+        db,
+        writer,
+        mut heard,
+    } = open(&paths, config, stopping.clone()).await?;
+    let upstreams = broker.upstreams.clone();
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
@@ -204,11 +180,66 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     }
     upstreams.shutdown().await;
     let _ = std::fs::remove_file(paths.socket());
-    drop((broker, catalog));
+    drop(broker);
     // The writer ends when the last sender is gone; tasks that did not end in time keep theirs.
     let _ = tokio::time::timeout(Duration::from_secs(5), writer).await;
     db.close().await;
     Ok(())
+}
+
+/// What is open while it runs.
+struct Opened {
+    broker: Arc<Broker>,
+    db: Db,
+    writer: tokio::task::JoinHandle<()>,
+    heard: mpsc::UnboundedReceiver<Event>,
+}
+
+/// Opens the parts in order, and takes up what was left.
+async fn open(
+    paths: &Paths,
+    config: Config,
+    stopping: CancellationToken,
+) -> Result<Opened, UpError> {
+    let keys = Arc::new(Keys::open(&paths.data)?);
+    let db = Db::open(&paths.data).await?;
+    let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    let config = Arc::new(config);
+    let (events, heard) = mpsc::unbounded_channel();
+    let upstreams = Upstreams::new(specs(&config), homes(paths), events);
+    let identities = config
+        .servers
+        .iter()
+        .map(|(name, server)| (name.to_string(), identity(server)))
+        .collect();
+    let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
+    let (approvals, approved) = Approvals::open(
+        db.clone(),
+        keys.clone(),
+        audit.clone(),
+        config.approvals.expire,
+        config.approvals.max_open,
+    )
+    .await?;
+    let broker = Broker::new(Parts {
+        catalog,
+        upstreams,
+        approvals,
+        audit,
+        conversations: Conversations::with_labels(db.labels().await?),
+        identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
+        keys,
+        known_secrets: known_secrets(&config).await,
+        stopping,
+        config,
+    });
+    broker.recover(db.running().await?, approved).await?;
+    Ok(Opened {
+        broker,
+        db,
+        writer,
+        heard,
+    })
 }
 
 fn lock(data: &Path) -> Result<File, UpError> {
@@ -385,13 +416,15 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
 }
 
 fn say_ready(broker: &Broker, url: &str) {
+    use std::fmt::Write as _;
     let mut text = String::new();
     let config = &broker.config;
     if config.groups.is_empty() {
         text += "There is no group yet, so no agent can connect: write one in the configuration.\n";
     }
     for group in config.groups.keys().take(1) {
-        text += &format!(
+        let _ = write!(
+            text,
             "Connect Claude Code to group `{group}`:\n  claude mcp add --transport http portcullis {url}/mcp \\\n    \
              --header \"Authorization: Bearer $(portcullis token issue --group {group})\"\n"
         );
@@ -399,7 +432,7 @@ fn say_ready(broker: &Broker, url: &str) {
     if config.approvals.cli {
         text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";
     }
-    text += &format!("ready {url}\n");
+    let _ = writeln!(text, "ready {url}");
     let mut out = io::stdout().lock();
     if out
         .write_all(text.as_bytes())

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Db, DbError};
 
-mod approvals {
+mod row {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "approvals")]
@@ -132,9 +132,9 @@ pub struct Row {
 
 const UNREADABLE: DbError = DbError::Unreadable { what: "question" };
 
-impl TryFrom<approvals::Model> for Row {
+impl TryFrom<row::Model> for Row {
     type Error = DbError;
-    fn try_from(row: approvals::Model) -> Result<Self, DbError> {
+    fn try_from(row: row::Model) -> Result<Self, DbError> {
         let time = |ms| Timestamp::from_millisecond(ms).map_err(|_| UNREADABLE);
         let state = State::ALL
             .into_iter()
@@ -195,7 +195,7 @@ impl Db {
     pub async fn question_add(&self, row: &Row) -> Result<(), DbError> {
         let text = |value: &Value| value.to_string();
         let approved = serde_json::to_value(&row.approved).map_err(|_| UNREADABLE)?;
-        let model = approvals::ActiveModel {
+        let model = row::ActiveModel {
             id: Set(row.id.clone()),
             action: Set(row.action.clone()),
             state: Set(row.state.as_str().to_owned()),
@@ -216,7 +216,7 @@ impl Db {
             answer: Set(None),
             delivered: Set(false),
         };
-        approvals::Entity::insert(model)
+        row::Entity::insert(model)
             .exec_without_returning(&self.conn)
             .await?;
         Ok(())
@@ -233,27 +233,21 @@ impl Db {
         to: State,
         decided: Option<&Decided>,
     ) -> Result<bool, DbError> {
-        let mut update = approvals::Entity::update_many()
-            .col_expr(approvals::Column::State, Expr::value(to.as_str()))
-            .filter(approvals::Column::Id.eq(id))
-            .filter(approvals::Column::State.eq(from.as_str()));
+        let mut update = row::Entity::update_many()
+            .col_expr(row::Column::State, Expr::value(to.as_str()))
+            .filter(row::Column::Id.eq(id))
+            .filter(row::Column::State.eq(from.as_str()));
         if let Some(decided) = decided {
             let scope = decided.scope.map(|scope| match scope {
                 Scope::Once => "once",
                 Scope::Run => "run",
             });
             update = update
+                .col_expr(row::Column::DecidedBy, Expr::value(decided.by.clone()))
+                .col_expr(row::Column::Reason, Expr::value(decided.reason.clone()))
+                .col_expr(row::Column::Scope, Expr::value(scope))
                 .col_expr(
-                    approvals::Column::DecidedBy,
-                    Expr::value(decided.by.clone()),
-                )
-                .col_expr(
-                    approvals::Column::Reason,
-                    Expr::value(decided.reason.clone()),
-                )
-                .col_expr(approvals::Column::Scope, Expr::value(scope))
-                .col_expr(
-                    approvals::Column::DecidedAt,
+                    row::Column::DecidedAt,
                     Expr::value(decided.at.as_millisecond()),
                 );
         }
@@ -272,17 +266,14 @@ impl Db {
         to: Execution,
         answer: Option<Vec<u8>>,
     ) -> Result<bool, DbError> {
-        let mut update = approvals::Entity::update_many()
-            .col_expr(approvals::Column::Execution, Expr::value(to.as_str()))
-            .filter(approvals::Column::Id.eq(id))
-            .filter(approvals::Column::Execution.eq(from.as_str()));
+        let mut update = row::Entity::update_many()
+            .col_expr(row::Column::Execution, Expr::value(to.as_str()))
+            .filter(row::Column::Id.eq(id))
+            .filter(row::Column::Execution.eq(from.as_str()));
         if to.is_end() {
             update = update
-                .col_expr(approvals::Column::Answer, Expr::value(answer))
-                .col_expr(
-                    approvals::Column::Sealed,
-                    Expr::value(Option::<Vec<u8>>::None),
-                );
+                .col_expr(row::Column::Answer, Expr::value(answer))
+                .col_expr(row::Column::Sealed, Expr::value(Option::<Vec<u8>>::None));
         }
         Ok(update.exec(&self.conn).await?.rows_affected == 1)
     }
@@ -292,13 +283,10 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn question_delivered(&self, id: &str) -> Result<(), DbError> {
-        approvals::Entity::update_many()
-            .col_expr(approvals::Column::Delivered, Expr::value(true))
-            .col_expr(
-                approvals::Column::Answer,
-                Expr::value(Option::<Vec<u8>>::None),
-            )
-            .filter(approvals::Column::Id.eq(id))
+        row::Entity::update_many()
+            .col_expr(row::Column::Delivered, Expr::value(true))
+            .col_expr(row::Column::Answer, Expr::value(Option::<Vec<u8>>::None))
+            .filter(row::Column::Id.eq(id))
             .exec(&self.conn)
             .await?;
         Ok(())
@@ -309,9 +297,9 @@ impl Db {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn questions_unfinished(&self) -> Result<Vec<Row>, DbError> {
-        let rows = approvals::Entity::find()
-            .filter(approvals::Column::Delivered.eq(false))
-            .order_by_asc(approvals::Column::AskedAt)
+        let rows = row::Entity::find()
+            .filter(row::Column::Delivered.eq(false))
+            .order_by_asc(row::Column::AskedAt)
             .all(&self.conn)
             .await?;
         rows.into_iter().map(Row::try_from).collect()
@@ -322,12 +310,12 @@ impl Db {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn questions(&self, all: bool, limit: u64) -> Result<Vec<Row>, DbError> {
-        let mut find = approvals::Entity::find()
-            .order_by_desc(approvals::Column::AskedAt)
+        let mut find = row::Entity::find()
+            .order_by_desc(row::Column::AskedAt)
             .limit(limit);
         if !all {
             let open: BTreeSet<&str> = [State::Pending.as_str(), State::CallerGone.as_str()].into();
-            find = find.filter(approvals::Column::State.is_in(open));
+            find = find.filter(row::Column::State.is_in(open));
         }
         find.all(&self.conn)
             .await?
@@ -341,7 +329,7 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be read.
     pub async fn question(&self, id: &str) -> Result<Option<Row>, DbError> {
-        approvals::Entity::find_by_id(id)
+        row::Entity::find_by_id(id)
             .one(&self.conn)
             .await?
             .map(Row::try_from)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Db, DbError};
 
-mod tokens {
+mod row {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "tokens")]
@@ -48,9 +48,9 @@ pub struct Issued {
     pub revoked_at: Option<Timestamp>,
 }
 
-impl TryFrom<tokens::Model> for Issued {
+impl TryFrom<row::Model> for Issued {
     type Error = DbError;
-    fn try_from(row: tokens::Model) -> Result<Self, DbError> {
+    fn try_from(row: row::Model) -> Result<Self, DbError> {
         let unreadable = || DbError::Unreadable { what: "token" };
         let time = |ms| Timestamp::from_millisecond(ms).map_err(|_| unreadable());
         Ok(Self {
@@ -71,7 +71,7 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn token_add(&self, token: &Issued) -> Result<(), DbError> {
-        let row = tokens::ActiveModel {
+        let row = row::ActiveModel {
             id: Set(token.id.clone()),
             group: Set(token.group.to_string()),
             name: Set(token.name.clone()),
@@ -80,7 +80,7 @@ impl Db {
             expires_at: Set(token.expires_at.as_millisecond()),
             revoked_at: Set(None),
         };
-        tokens::Entity::insert(row)
+        row::Entity::insert(row)
             .exec_without_returning(&self.conn)
             .await?;
         Ok(())
@@ -91,8 +91,8 @@ impl Db {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn tokens(&self) -> Result<Vec<Issued>, DbError> {
-        let rows = tokens::Entity::find()
-            .order_by_asc(tokens::Column::CreatedAt)
+        let rows = row::Entity::find()
+            .order_by_asc(row::Column::CreatedAt)
             .all(&self.conn)
             .await?;
         rows.into_iter().map(Issued::try_from).collect()
@@ -103,10 +103,10 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn token_revoke(&self, id: &str, now: Timestamp) -> Result<bool, DbError> {
-        let changed = tokens::Entity::update_many()
-            .col_expr(tokens::Column::RevokedAt, Expr::value(now.as_millisecond()))
-            .filter(tokens::Column::Id.eq(id))
-            .filter(tokens::Column::RevokedAt.is_null())
+        let changed = row::Entity::update_many()
+            .col_expr(row::Column::RevokedAt, Expr::value(now.as_millisecond()))
+            .filter(row::Column::Id.eq(id))
+            .filter(row::Column::RevokedAt.is_null())
             .exec(&self.conn)
             .await?;
         Ok(changed.rows_affected == 1)

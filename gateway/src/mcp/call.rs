@@ -62,7 +62,7 @@ pub(super) async fn answer(
             }
         }
         _ => match Target::read(caller, method, &params) {
-            Ok(target) => act(mcp, caller, id, target, params, log).await,
+            Ok(target) => Box::pin(act(mcp, caller, id, target, params, log)).await,
             Err(error) => end("error", &error.to_string()),
         },
     }
@@ -239,7 +239,7 @@ async fn act(
         present: log.present.clone(),
         notes,
     };
-    let pass = mcp.broker.pass(call);
+    let pass = Box::pin(mcp.broker.pass(call));
     let done = tell_while(pass, heard, token, log).await;
     if log.cancel.is_cancelled() {
         return log.end(None, None);
@@ -302,7 +302,17 @@ async fn tell_while<T>(
                     }
                 }
             },
-            done = &mut pass => return done,
+            done = &mut pass => {
+                // What was said before the answer goes before it.
+                while let Ok(note) = heard.try_recv() {
+                    if let Note::Progress(report) = note
+                        && let Some(message) = progress.report(&report)
+                    {
+                        log.push(message);
+                    }
+                }
+                return done;
+            }
             _ = beat.tick(), if waiting.is_some() => {
                 let question = waiting.as_ref().map(ToString::to_string).unwrap_or_default();
                 if let Some(message) = progress.wait(&question) {

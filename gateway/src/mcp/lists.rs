@@ -123,7 +123,13 @@ async fn listings(
     }
     let group = mcp.broker.config.groups.get(&caller.principal.group);
     let mut servers: Vec<&str> = group
-        .map(|group| group.servers.iter().map(policy::ids::ServerName::as_str).collect())
+        .map(|group| {
+            group
+                .servers
+                .iter()
+                .map(policy::ids::ServerName::as_str)
+                .collect()
+        })
         .unwrap_or_default();
     servers.sort_unstable();
     servers.dedup();

@@ -42,7 +42,11 @@ struct Inner {
 
 impl Session {
     /// A new session.
-    pub(super) fn new(principal: Principal, scope: Option<String>, version: &'static str) -> Arc<Self> {
+    pub(super) fn new(
+        principal: Principal,
+        scope: Option<String>,
+        version: &'static str,
+    ) -> Arc<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         Arc::new(Self {
             own: Log::new("own".to_owned()),

@@ -307,7 +307,8 @@ impl Stream for Follow {
                 self.guards.iter_mut().for_each(Guard::delivered);
                 Poll::Ready(None)
             }
-            other => other.map(|next| next.map(Ok)),
+            Poll::Ready(Some(next)) => Poll::Ready(Some(Ok(next))),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -78,19 +78,17 @@ pub(super) enum Message {
 ///
 /// # Errors
 /// The id to answer to, and what is wrong.
-pub(super) fn message(value: Value) -> Result<Message, (Value, Problem)> {
+pub(super) fn message(value: Value) -> Result<Message, Box<(Value, Problem)>> {
     let Value::Object(mut members) = value else {
-        return Err((
-            Value::Null,
-            Problem::bad(-32600, "a message is a JSON object"),
-        ));
+        let problem = Problem::bad(-32600, "a message is a JSON object");
+        return Err(Box::new((Value::Null, problem)));
     };
     let id = members.remove("id");
     let known = match &id {
         Some(id @ (Value::String(_) | Value::Number(_))) => id.clone(),
         Some(_) | None => Value::Null,
     };
-    let wrong = |text: &str| Err((known.clone(), Problem::bad(-32600, text)));
+    let wrong = |text: &str| Err(Box::new((known.clone(), Problem::bad(-32600, text))));
     if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
         return wrong("`jsonrpc` is not \"2.0\"");
     }
@@ -284,7 +282,7 @@ mod tests {
                 json!(7),
             ),
         ] {
-            let (answered, problem) = message(serde_json::from_str(text).unwrap()).unwrap_err();
+            let (answered, problem) = *message(serde_json::from_str(text).unwrap()).unwrap_err();
             assert_eq!((answered, problem.code), (id, -32600), "{text}");
         }
     }

@@ -24,7 +24,7 @@ def gateway(request):
         try:
             if gate.process and gate.process.poll() is None:
                 gate.stop()
-            if gate.process and gate.data.exists() and not getattr(gate, "tampered", False):
+            if gate.process and (gate.data / "portcullis.db").exists() and not getattr(gate, "tampered", False):
                 done = gate.run("audit", "verify")
                 assert done.returncode == 0, "the log does not verify: %s%s" % (done.stdout, done.stderr)
         except AssertionError as problem:
