@@ -183,7 +183,7 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
     let mut gates = BTreeSet::new();
     for (gate, reason) in matrix(facts) {
         gates.insert(gate);
-        reasons.push(reason);
+        reasons.push(format!("{}: {reason}", gate.as_str()));
     }
     let forbidden = forbidden(action, facts.traits);
     reasons.extend(

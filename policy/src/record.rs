@@ -243,7 +243,9 @@ pub struct Story {
     /// The labels of the conversation when it was decided.
     pub labels: Vec<String>,
     /// The question, where one was put.
-    pub approval: Option<Answer>,
+    pub approval: Option<QuestionId>,
+    /// How that went.
+    pub answer: Option<Answer>,
     /// How it ended.
     pub outcome: Outcome,
     /// Hash of the first entry.
@@ -291,6 +293,7 @@ impl Story {
             rules: Vec::new(),
             labels: Vec::new(),
             approval: None,
+            answer: None,
             outcome,
             hash: entry.hash.clone(),
             prev: entry.prev.clone(),
@@ -325,12 +328,13 @@ impl Story {
                         .into_iter()
                         .map(str::to_owned)
                         .collect(),
-                    approval: approval.map(|id| Answer {
+                    answer: approval.clone().map(|id| Answer {
                         id,
                         state: State::Pending,
                         by: None,
                         reason: None,
                     }),
+                    approval,
                     reasons: why.reasons,
                     adds: why.adds,
                     ..blank(&action.principal, "", why.decision, Outcome::Running)
@@ -356,7 +360,7 @@ impl Story {
                 by,
                 reason,
             }) => {
-                self.approval = Some(Answer {
+                self.answer = Some(Answer {
                     id: approval,
                     state,
                     by,

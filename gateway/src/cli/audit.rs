@@ -67,6 +67,7 @@ pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Fail
         "labels": story.labels,
         "reasons": story.reasons,
         "approval": story.approval,
+        "answer": story.answer,
         "outcome": story.outcome,
         "why": why,
     });
@@ -83,7 +84,7 @@ async fn list(data: &Path, filter: Filter, out: Output) -> Result<(), Failure> {
         let rows = stories
             .iter()
             .map(|story| {
-                let approval = story.approval.as_ref();
+                let approval = story.answer.as_ref();
                 vec![
                     story.seq.to_string().into(),
                     utc(story.at).into(),
@@ -165,7 +166,7 @@ fn show(story: &Story, out: Output) -> String {
     for (n, reason) in story.reasons.iter().enumerate() {
         line(if n == 0 { "why" } else { "" }, reason.into());
     }
-    if let Some(answer) = &story.approval {
+    if let Some(answer) = &story.answer {
         let by = answer
             .by
             .as_ref()
@@ -239,7 +240,7 @@ fn sentences(story: &Story) -> Vec<String> {
             story.rules.join(", ")
         ));
     }
-    if let Some(answer) = &story.approval {
+    if let Some(answer) = &story.answer {
         let by = answer.by.as_deref().unwrap_or("nobody");
         let (id, reason) = (&answer.id, &answer.reason);
         let words = reason
@@ -259,12 +260,7 @@ fn sentences(story: &Story) -> Vec<String> {
         .as_ref()
         .map_or_else(String::new, |text| format!(": {text}"));
     out.push(match story.outcome {
-        Outcome::Running
-            if story
-                .approval
-                .as_ref()
-                .is_some_and(|one| one.state.is_open()) =>
-        {
+        Outcome::Running if story.answer.as_ref().is_some_and(|one| one.state.is_open()) => {
             "It has not run.".to_owned()
         }
         Outcome::Running => "It has not ended yet.".to_owned(),

@@ -200,7 +200,7 @@ fn a_decision_explains_itself() {
         note      the server's own hints are not known here; at a call they may make it stricter
         # files__write_file
         decision  ask
-        why       it may change something that cannot be undone
+        why       dangerous_writes: it may change something that cannot be undone
         gates     dangerous_writes
         lifted    -
         rules     -
@@ -210,7 +210,7 @@ fn a_decision_explains_itself() {
         note      the server's own hints are not known here; at a call they may make it stricter
         # files__write_note --label untrusted
         decision  allow
-        why       it may change something that cannot be undone
+        why       dangerous_writes: it may change something that cannot be undone
         gates     -
         lifted    dangerous_writes
         rules     notes
@@ -221,7 +221,7 @@ fn a_decision_explains_itself() {
         # files__shred
         decision  deny
         why       `dangerous_writes` is forbidden here
-                  it may change something that cannot be undone
+                  dangerous_writes: it may change something that cannot be undone
         gates     dangerous_writes
         lifted    -
         rules     -
@@ -231,7 +231,7 @@ fn a_decision_explains_itself() {
         note      the server's own hints are not known here; at a call they may make it stricter
         # wiki__admin_drop
         decision  deny
-        why       it may change something that cannot be undone
+        why       dangerous_writes: it may change something that cannot be undone
                   rule `no-admin` denies it
         gates     dangerous_writes
         lifted    -
@@ -242,8 +242,8 @@ fn a_decision_explains_itself() {
         note      the server's own hints are not known here; at a call they may make it stricter
         # wiki__search --label untrusted --label secret
         decision  ask
-        why       it can reach strangers, and this conversation has read both secrets and what strangers wrote
-                  it may change something that cannot be undone
+        why       dangerous_writes: it may change something that cannot be undone
+                  public_sink: it can reach strangers, and this conversation has read both secrets and what strangers wrote
         gates     public_sink, dangerous_writes
         lifted    -
         rules     -
@@ -253,7 +253,7 @@ fn a_decision_explains_itself() {
         note      the server's own hints are not known here; at a call they may make it stricter
         # files__read_text_file --args {"path": "ghp_0123456789abcdef0123456789abcdef0123"}
         decision  ask
-        why       its arguments hold a credential, at /path
+        why       credential: its arguments hold a credential, at /path
         gates     credential
         lifted    -
         rules     -

@@ -20,7 +20,8 @@ fn story() -> Story {
         decision: Decision::Ask,
         rules: vec!["dangerous_writes".into()],
         labels: vec!["untrusted".into()],
-        approval: Some(Answer {
+        approval: Some(QuestionId::new("q7")),
+        answer: Some(Answer {
             id: QuestionId::new("q7"),
             state: State::Approved,
             by: Some("ana".into()),
