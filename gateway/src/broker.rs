@@ -335,8 +335,8 @@ impl Broker {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
         let facts = self.facts(action, &conversation, meta);
-        let mut write = self.decided(&facts);
-        let verdict = decision::decide(&self.config.policy, facts);
+        let verdict = decision::decide(&self.config.policy, facts.clone());
+        let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
             write.labels = take_labels(&mut conversation, permit.action(), why);
         }
@@ -344,28 +344,23 @@ impl Broker {
     }
 
     /// The record of a decision, with the credentials in the arguments masked.
-    fn decided(&self, facts: &Facts) -> Write {
+    fn decided(&self, mut facts: Facts, why: Why) -> Write {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let why = decision::explain(&self.config.policy, facts);
         let (masked, hidden) = secret::mask(&facts.action.args, &known);
         let sealed_args = hidden.then(|| {
             self.keys
                 .mac(&policy::action::canonical(&facts.action.args))
         });
-        let mut facts = facts.clone();
         facts.action.args = masked;
         let id = facts.action.id.to_string();
-        let revision = self.config.revision.clone();
-        Write::new(
-            id,
-            Event::Decided {
-                facts: Box::new(facts),
-                why,
-                sealed_args,
-                approval: None,
-                revision,
-            },
-        )
+        let event = Event::Decided {
+            facts: Box::new(facts),
+            why,
+            sealed_args,
+            approval: None,
+            revision: self.config.revision.clone(),
+        };
+        Write::new(id, event)
     }
 
     async fn refuse(&self, refusal: Refusal, record: Write) -> Done {

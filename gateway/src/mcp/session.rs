@@ -13,9 +13,11 @@ use crate::identity::Principal;
 /// without a word.
 const IDLE: SignedDuration = SignedDuration::from_hours(2);
 /// The most sessions of one token; past that, the one that was idle longest goes.
-const PER_TOKEN: usize = 64;
+const PER_TOKEN: usize = 16;
 /// The most answered requests of a session that can still be resumed.
 const LOGS_KEPT: usize = 64;
+/// The most bytes of answered requests that a session keeps for that.
+const BYTES_KEPT: usize = 16 * 1024 * 1024;
 
 /// One session.
 #[derive(Debug)]
@@ -71,10 +73,12 @@ impl Session {
         let log = Log::new(uuid::Uuid::new_v4().simple().to_string());
         let mut inner = self.lock();
         inner.used = Timestamp::now();
-        if inner.logs.len() >= LOGS_KEPT
-            && let Some(ended) = inner.logs.iter().position(|(_, log)| log.ended())
-        {
-            inner.logs.remove(ended);
+        let mut kept: usize = inner.logs.iter().map(|(_, log)| log.bytes()).sum();
+        while inner.logs.len() >= LOGS_KEPT || kept > BYTES_KEPT {
+            let Some(oldest) = inner.logs.iter().position(|(_, log)| log.ended()) else {
+                break;
+            };
+            kept -= inner.logs.remove(oldest).map_or(0, |(_, log)| log.bytes());
         }
         inner.logs.push_back((id.clone(), log.clone()));
         log

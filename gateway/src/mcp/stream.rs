@@ -119,6 +119,23 @@ impl Log {
         }
     }
 
+    /// How many bytes it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        self.lock()
+            .events
+            .iter()
+            .map(|(_, message)| message.len())
+            .sum()
+    }
+
+    /// Forgets a long answer that the transport took: resuming is for what it did not.
+    fn forget_if_long(&self) {
+        const LONG: usize = 64 * 1024;
+        if self.bytes() > LONG {
+            self.lock().events.clear();
+        }
+    }
+
     /// The last event, once the log has ended.
     pub(super) fn answer(&self) -> Option<Bytes> {
         let inner = self.lock();
@@ -202,6 +219,7 @@ impl Guard {
 
     fn delivered(&mut self) {
         self.complete = true;
+        self.log.forget_if_long();
         if let Some(receipt) = self.log.take_receipt() {
             let broker = self.broker.clone();
             self.broker
