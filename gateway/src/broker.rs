@@ -789,16 +789,16 @@ impl Broker {
             if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
                 continue;
             }
-            let (outcome, detail) = if doing {
-                (
+            let (outcome, detail) = match (doing, self.approvals.asked_about(&id)) {
+                (true, _) => (
                     Outcome::Unknown,
                     "the gateway stopped while it was being done",
-                )
-            } else {
-                (
+                ),
+                (false, true) => (Outcome::Refused, "the gateway stopped before it was done"),
+                (false, false) => (
                     Outcome::Refused,
                     "the gateway stopped before anybody was asked",
-                )
+                ),
             };
             let closed = Event::Closed {
                 outcome,
