@@ -110,6 +110,11 @@ impl Held {
         *lock(&self.state)
     }
 
+    /// Whether there is an answer.
+    pub fn is_answered(&self) -> bool {
+        self.answer.borrow().is_some()
+    }
+
     /// Waits for what the caller is told in the end.
     pub async fn answered(&self) -> Answer {
         let mut answer = self.answer.subscribe();

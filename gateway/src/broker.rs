@@ -100,6 +100,9 @@ struct Flight {
 /// How long the answer of an action waits for a caller whose stream broke.
 const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
 
+/// How long an approved action waits when it could not be stored that it begins.
+const RELEASE_AGAIN: Duration = Duration::from_secs(5);
+
 /// The parts that the way leads through.
 #[derive(Debug)]
 pub struct Broker {
@@ -541,6 +544,15 @@ impl Broker {
         }
     }
 
+    /// Whether the configuration still grants an action's server to its group.
+    fn granted(&self, action: &Action) -> bool {
+        let group = self.config.groups.get(&action.group);
+        group.is_some_and(|group| {
+            let mut servers = group.servers.iter();
+            servers.any(|server| server.as_str() == action.server)
+        })
+    }
+
     fn reads_only(&self, action: &Action) -> bool {
         action.method.reads_only() || self.traits_of(action).read_only
     }
@@ -677,8 +689,16 @@ impl Broker {
     pub fn run_approved(self: &Arc<Self>, held: Arc<Held>) {
         let broker = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = broker.release(&held).await {
+            while let Err(error) = broker.release(&held).await {
                 tracing::error!("question `{}`: {error}", held.id);
+                if held.is_answered() {
+                    return;
+                }
+                // It has not begun and nobody was told anything: a yes outlives a full disk.
+                tokio::select! {
+                    () = broker.stopping.cancelled() => return,
+                    () = tokio::time::sleep(RELEASE_AGAIN) => {}
+                }
             }
         });
     }
@@ -702,6 +722,9 @@ impl Broker {
             .unwrap_or_default();
         if !self.identity.not_revoked(token) {
             return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
+        }
+        if !self.granted(&held.action) {
+            return Ok(void("this group may no longer use its server".to_owned()).await?);
         }
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
