@@ -86,12 +86,13 @@ pub enum Receipt {
     /// The answer of a question.
     Question(QuestionId),
     /// The answer of an allowed action that is not known to be read-only.
-    Flight(Digest),
+    Flight(Digest, ActionId),
 }
 
 /// An allowed action that may change something, until its answer is in the caller's hands.
 #[derive(Clone, Debug)]
 struct Flight {
+    action: ActionId,
     present: Arc<AtomicBool>,
     answer: tokio::sync::watch::Receiver<Option<Answer>>,
     since: Timestamp,
@@ -448,9 +449,10 @@ impl Broker {
                     self.approvals.part(&held);
                     return Done { answer: None, receipt: None };
                 }
-                Ok(report) = progress.recv() => {
+                // One that fell behind goes on with what is newest.
+                report = progress.recv() => if let Ok(report) = report {
                     let _ = call.notes.try_send(Note::Progress(report));
-                }
+                },
             }
         }
     }
@@ -468,16 +470,18 @@ impl Broker {
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
         Some(Done {
             answer,
-            receipt: Some(Receipt::Flight(sameness.clone())),
+            receipt: Some(Receipt::Flight(sameness.clone(), flight.action)),
         })
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
     async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call) -> Done {
-        let receipt = (!self.reads_only(permit.action())).then(|| permit.action().sameness());
+        let receipt = (!self.reads_only(permit.action()))
+            .then(|| (permit.action().sameness(), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
-        if let Some(sameness) = &receipt {
+        if let Some((sameness, action)) = &receipt {
             let flight = Flight {
+                action: action.clone(),
                 present: call.present.clone(),
                 answer: answer.clone(),
                 since: Timestamp::now(),
@@ -526,7 +530,7 @@ impl Broker {
         let cancelled = call.cancel.is_cancelled();
         match answer {
             Ok(answer) => {
-                let receipt = receipt.map(Receipt::Flight);
+                let receipt = receipt.map(|(sameness, action)| Receipt::Flight(sameness, action));
                 if cancelled && let Some(receipt) = &receipt {
                     self.redeem(receipt).await;
                 }
@@ -788,11 +792,15 @@ impl Broker {
     pub async fn redeem(&self, receipt: &Receipt) {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
-            Receipt::Flight(sameness) => {
-                self.flights
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(sameness);
+            Receipt::Flight(sameness, action) => {
+                let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+                // Not the one of a later, identical action: its answer is still owed.
+                if flights
+                    .get(sameness)
+                    .is_some_and(|one| one.action == *action)
+                {
+                    flights.remove(sameness);
+                }
             }
         }
     }
