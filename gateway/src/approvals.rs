@@ -91,6 +91,8 @@ pub struct Held {
     pub id: QuestionId,
     /// What was asked.
     pub action: Action,
+    /// [`Action::sameness`], which every call is compared with.
+    sameness: Digest,
     /// What a yes is bound to.
     pub approved: Approved,
     /// When it was asked.
@@ -217,6 +219,7 @@ impl Approvals {
         };
         Ok(Arc::new(Held {
             id: QuestionId::new(row.id.clone()),
+            sameness: action.sameness(),
             action,
             approved: row.approved.clone(),
             asked_at: row.asked_at,
@@ -232,7 +235,7 @@ impl Approvals {
     pub fn find(&self, sameness: &Digest) -> Option<Arc<Held>> {
         lock(&self.held)
             .values()
-            .find(|held| held.action.sameness() == *sameness)
+            .find(|held| held.sameness == *sameness)
             .cloned()
     }
 
@@ -301,6 +304,7 @@ impl Approvals {
         self.db.question_add(&row).await?;
         let held = Arc::new(Held {
             id: id.clone(),
+            sameness: action.sameness(),
             action,
             approved,
             asked_at: now,
