@@ -47,6 +47,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/servers", get(servers))
         .route("/tools", get(tools))
         .route("/status", get(status))
+        .route("/audit/settle", post(settle))
         .fallback(async || Refused::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),
@@ -374,6 +375,12 @@ async fn tools(State(api): State<Arc<Api>>) -> Json<Value> {
         }
     }
     Json(Value::Array(all))
+}
+
+/// Returns when the log holds all that was done before.
+async fn settle(State(api): State<Arc<Api>>) -> Json<Value> {
+    api.broker.audit.settle().await;
+    Json(json!({ "settled": true }))
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Json<Value> {

@@ -91,7 +91,7 @@ pub struct Held {
     pub id: QuestionId,
     /// What was asked.
     pub action: Action,
-    /// [`Action::sameness`] of it.
+    /// [`Action::sameness`], which every call is compared with.
     sameness: Digest,
     /// What a yes is bound to.
     pub approved: Approved,
@@ -110,6 +110,11 @@ impl Held {
     /// Where it stands.
     pub fn state(&self) -> State {
         *lock(&self.state)
+    }
+
+    /// Whether there is an answer.
+    pub fn is_answered(&self) -> bool {
+        self.answer.borrow().is_some()
     }
 
     /// Waits for what the caller is told in the end.
@@ -179,6 +184,18 @@ impl Approvals {
                             .await?;
                     } else if row.execution == Execution::None && row.state == State::Approved {
                         to_run.push(held.clone());
+                    } else if row.execution == Execution::None && !row.state.is_open() {
+                        // Decided, and stopped before that was answered: the identical call must
+                        // not wait for an answer that nobody gives.
+                        let words = not_done(row.state, row.reason.as_deref());
+                        approvals
+                            .settle(
+                                &held,
+                                Execution::None,
+                                Execution::Refused,
+                                Answer::Refused(words),
+                            )
+                            .await?;
                     }
                     lock(&approvals.held).insert(held.id.clone(), held);
                 }
@@ -388,23 +405,7 @@ impl Approvals {
         }
         *lock(&held.state) = to;
         if to != State::Approved {
-            let words = match to {
-                State::Denied => match &decided.reason {
-                    Some(reason) => format!(
-                        "NOT EXECUTED. A person denied this call: {reason}. Do not try it in another way."
-                    ),
-                    None => {
-                        "NOT EXECUTED. A person denied this call. Do not try it in another way."
-                            .to_owned()
-                    }
-                },
-                State::Expired => {
-                    "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned()
-                }
-                State::Pending | State::Approved | State::Withdrawn | State::CallerGone => {
-                    "NOT EXECUTED. The question was withdrawn.".to_owned()
-                }
-            };
+            let words = not_done(to, decided.reason.as_deref());
             self.close(&held, record::Outcome::Refused, None).await;
             self.settle(
                 &held,
@@ -556,6 +557,13 @@ impl Approvals {
             .any(|held| held.action.id.as_str() == action && held.state().is_open())
     }
 
+    /// Whether a question was put about an action, and is open or not handed over.
+    pub fn asked_about(&self, action: &str) -> bool {
+        lock(&self.held)
+            .values()
+            .any(|held| held.action.id.as_str() == action)
+    }
+
     /// How many wait for a person.
     pub fn open_count(&self) -> usize {
         lock(&self.held)
@@ -585,6 +593,24 @@ impl Approvals {
     /// [`DbError`], if it cannot be read.
     pub async fn show(&self, id: &str) -> Result<Option<Shown>, DbError> {
         Ok(self.db.question(id).await?.map(Shown::from))
+    }
+}
+
+/// What the caller of a question is told that ended without a yes.
+fn not_done(state: State, reason: Option<&str>) -> String {
+    match (state, reason) {
+        (State::Denied, Some(reason)) => format!(
+            "NOT EXECUTED. A person denied this call: {reason}. Do not try it in another way."
+        ),
+        (State::Denied, None) => {
+            "NOT EXECUTED. A person denied this call. Do not try it in another way.".to_owned()
+        }
+        (State::Expired, _) => {
+            "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned()
+        }
+        (State::Pending | State::Approved | State::Withdrawn | State::CallerGone, _) => {
+            "NOT EXECUTED. The question was withdrawn.".to_owned()
+        }
     }
 }
 
@@ -667,5 +693,93 @@ impl From<Row> for Shown {
             reason: row.reason,
             scope: row.scope.map(scope_name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::action::{Kind, Method};
+    use policy::decision::{Decision, Why};
+    use policy::ids::{ActionId, ConversationId, RunId};
+
+    fn action(name: &str) -> Action {
+        Action {
+            id: ActionId::new(format!("act_{name}")),
+            kind: Kind::Mcp,
+            group: "work".parse().unwrap(),
+            conversation: ConversationId::new("token:tok_1"),
+            run: RunId::new("run_1"),
+            principal: "token:tok_1".to_owned(),
+            server: "files".to_owned(),
+            method: Method::Call,
+            name: name.to_owned(),
+            args: serde_json::json!({ "a": 1 }),
+            definition: Digest::of(b"definition"),
+            identity: Digest::of(b"identity"),
+        }
+    }
+
+    async fn open(data: &std::path::Path) -> (Approvals, Vec<Arc<Held>>, Db) {
+        let keys = Arc::new(Keys::open(data).unwrap());
+        let db = Db::open(data).await.unwrap();
+        let (audit, _writer) = Audit::start(db.clone(), keys.clone()).await.unwrap();
+        let day = Duration::from_hours(24);
+        let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10)
+            .await
+            .unwrap();
+        (approvals, to_run, db)
+    }
+
+    async fn ask(approvals: &Approvals, name: &str) -> Arc<Held> {
+        let why = Why {
+            decision: Decision::Ask,
+            gates: [].into(),
+            lifted: [].into(),
+            rules: Vec::new(),
+            reasons: Vec::new(),
+            adds: [].into(),
+        };
+        let question = Question {
+            action: action(name),
+            why,
+        };
+        approvals
+            .ask(approvals.new_id(), question, Value::Null, Timestamp::now())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_no_that_was_stored_before_a_crash_is_told_after_it() {
+        let data = tempfile::tempdir().unwrap();
+        let (approvals, _, db) = open(data.path()).await;
+        let (denied, approved) = (ask(&approvals, "one").await, ask(&approvals, "two").await);
+        for (held, to) in [(&denied, State::Denied), (&approved, State::Approved)] {
+            let decided = Decided {
+                by: Some("ana".to_owned()),
+                reason: Some("not today".to_owned()),
+                scope: None,
+                at: Timestamp::now(),
+            };
+            // As far as the gateway came: the state is stored, the answer is not.
+            assert!(
+                db.question_move(held.id.as_str(), State::Pending, to, Some(&decided))
+                    .await
+                    .unwrap()
+            );
+        }
+        drop(approvals);
+        db.close().await;
+
+        let (approvals, to_run, _) = open(data.path()).await;
+        let again = approvals.find(&action("one").sameness()).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(5), again.answered()).await;
+        let Ok(Answer::Refused(words)) = answer else {
+            panic!("no answer: {answer:?}");
+        };
+        assert!(words.contains("not today"), "{words}");
+        let to_run: Vec<&str> = to_run.iter().map(|held| held.id.as_str()).collect();
+        assert_eq!(to_run, [approved.id.as_str()]);
     }
 }

@@ -54,7 +54,8 @@ impl Write {
 }
 
 struct Job {
-    write: Write,
+    /// Nothing, for a job that only waits for those before it.
+    write: Option<Write>,
     at: Timestamp,
     done: Option<oneshot::Sender<Result<(), NoRecord>>>,
 }
@@ -94,7 +95,7 @@ impl Audit {
         let (done, wait) = oneshot::channel();
         let stopped = || NoRecord("the gateway is stopping".to_owned());
         let job = Job {
-            write,
+            write: Some(write),
             at: Timestamp::now(),
             done: Some(done),
         };
@@ -105,12 +106,27 @@ impl Audit {
     /// Writes an entry that nothing waits for: the end of an action that was simply allowed.
     pub async fn write_later(&self, write: Write) {
         let job = Job {
-            write,
+            write: Some(write),
             at: Timestamp::now(),
             done: None,
         };
         if self.jobs.send(job).await.is_err() {
             tracing::error!("an entry came after the log was closed");
+        }
+    }
+}
+
+impl Audit {
+    /// Waits until everything that was given to the writer so far is on the disk, or has failed.
+    pub async fn settle(&self) {
+        let (done, wait) = oneshot::channel();
+        let job = Job {
+            write: None,
+            at: Timestamp::now(),
+            done: Some(done),
+        };
+        if self.jobs.send(job).await.is_ok() {
+            let _ = wait.await;
         }
     }
 }
@@ -136,8 +152,8 @@ async fn write_all(db: Db, keys: Arc<Keys>, mut walk: Walk, mut queue: mpsc::Rec
         for job in jobs.drain(..) {
             if let Some(done) = job.done {
                 let _ = done.send(answer.clone());
-            } else if answer.is_err() {
-                tracing::error!(action.id = %job.write.id, "the end of `{}` is not in the log", job.write.id);
+            } else if let (Err(_), Some(write)) = (&answer, &job.write) {
+                tracing::error!(action.id = %write.id, "the end of `{}` is not in the log", write.id);
             }
         }
     }
@@ -146,7 +162,10 @@ async fn write_all(db: Db, keys: Arc<Keys>, mut walk: Walk, mut queue: mpsc::Rec
 async fn write_group(db: &Db, keys: &Keys, walk: &Walk, jobs: &[Job]) -> Result<Walk, DbError> {
     let mut next = walk.clone();
     let mut links = Vec::with_capacity(jobs.len());
-    for Job { write, at, .. } in jobs {
+    for (write, at) in jobs
+        .iter()
+        .filter_map(|job| Some((job.write.as_ref()?, job.at)))
+    {
         let body = serde_json::to_string(&write.event)
             .map_err(|_| DbError::Unreadable { what: "entry" })?;
         let entry = Entry::seal(

@@ -86,12 +86,13 @@ pub enum Receipt {
     /// The answer of a question.
     Question(QuestionId),
     /// The answer of an allowed action that is not known to be read-only.
-    Flight(Digest),
+    Flight(Digest, ActionId),
 }
 
 /// An allowed action that may change something, until its answer is in the caller's hands.
 #[derive(Clone, Debug)]
 struct Flight {
+    action: ActionId,
     present: Arc<AtomicBool>,
     answer: tokio::sync::watch::Receiver<Option<Answer>>,
     since: Timestamp,
@@ -99,6 +100,9 @@ struct Flight {
 
 /// How long the answer of an action waits for a caller whose stream broke.
 const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
+
+/// How long an approved action waits when it could not be stored that it begins.
+const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The parts that the way leads through.
 #[derive(Debug)]
@@ -440,9 +444,10 @@ impl Broker {
                     self.approvals.part(&held);
                     return Done { answer: None, receipt: None };
                 }
-                Ok(report) = progress.recv() => {
+                // One that fell behind goes on with what is newest.
+                report = progress.recv() => if let Ok(report) = report {
                     let _ = call.notes.try_send(Note::Progress(report));
-                }
+                },
             }
         }
     }
@@ -460,16 +465,18 @@ impl Broker {
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
         Some(Done {
             answer,
-            receipt: Some(Receipt::Flight(sameness.clone())),
+            receipt: Some(Receipt::Flight(sameness.clone(), flight.action)),
         })
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
     async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call) -> Done {
-        let receipt = (!self.reads_only(permit.action())).then(|| permit.action().sameness());
+        let receipt = (!self.reads_only(permit.action()))
+            .then(|| (permit.action().sameness(), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
-        if let Some(sameness) = &receipt {
+        if let Some((sameness, action)) = &receipt {
             let flight = Flight {
+                action: action.clone(),
                 present: call.present.clone(),
                 answer: answer.clone(),
                 since: Timestamp::now(),
@@ -518,7 +525,7 @@ impl Broker {
         let cancelled = call.cancel.is_cancelled();
         match answer {
             Ok(answer) => {
-                let receipt = receipt.map(Receipt::Flight);
+                let receipt = receipt.map(|(sameness, action)| Receipt::Flight(sameness, action));
                 if cancelled && let Some(receipt) = &receipt {
                     self.redeem(receipt).await;
                 }
@@ -534,6 +541,15 @@ impl Broker {
                 )
             }
         }
+    }
+
+    /// Whether the configuration still grants an action's server to its group.
+    fn granted(&self, action: &Action) -> bool {
+        let group = self.config.groups.get(&action.group);
+        group.is_some_and(|group| {
+            let mut servers = group.servers.iter();
+            servers.any(|server| server.as_str() == action.server)
+        })
     }
 
     fn reads_only(&self, action: &Action) -> bool {
@@ -672,8 +688,16 @@ impl Broker {
     pub fn run_approved(self: &Arc<Self>, held: Arc<Held>) {
         let broker = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = broker.release(&held).await {
+            while let Err(error) = broker.release(&held).await {
                 tracing::error!("question `{}`: {error}", held.id);
+                if held.is_answered() {
+                    return;
+                }
+                // It has not begun and nobody was told anything: a yes outlives a full disk.
+                tokio::select! {
+                    () = broker.stopping.cancelled() => return,
+                    () = tokio::time::sleep(RELEASE_AGAIN) => {}
+                }
             }
         });
     }
@@ -697,6 +721,9 @@ impl Broker {
             .unwrap_or_default();
         if !self.identity.not_revoked(token) {
             return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
+        }
+        if !self.granted(&held.action) {
+            return Ok(void("this group may no longer use its server".to_owned()).await?);
         }
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
@@ -760,11 +787,15 @@ impl Broker {
     pub async fn redeem(&self, receipt: &Receipt) {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
-            Receipt::Flight(sameness) => {
-                self.flights
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(sameness);
+            Receipt::Flight(sameness, action) => {
+                let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+                // Not the one of a later, identical action: its answer is still owed.
+                if flights
+                    .get(sameness)
+                    .is_some_and(|one| one.action == *action)
+                {
+                    flights.remove(sameness);
+                }
             }
         }
     }
@@ -784,16 +815,16 @@ impl Broker {
             if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
                 continue;
             }
-            let (outcome, detail) = if doing {
-                (
+            let (outcome, detail) = match (doing, self.approvals.asked_about(&id)) {
+                (true, _) => (
                     Outcome::Unknown,
                     "the gateway stopped while it was being done",
-                )
-            } else {
-                (
+                ),
+                (false, true) => (Outcome::Refused, "the gateway stopped before it was done"),
+                (false, false) => (
                     Outcome::Refused,
                     "the gateway stopped before anybody was asked",
-                )
+                ),
             };
             let closed = Event::Closed {
                 outcome,

@@ -10,6 +10,7 @@ use policy::record::{Outcome, Story};
 use serde_json::json;
 
 use super::Failure;
+use super::client::Client;
 use super::output::{Cell, Output, short, utc};
 use crate::audit::read::{self, Filter, ReadError, VerifyError};
 use crate::config::Paths;
@@ -42,6 +43,7 @@ pub(super) enum Command {
 
 pub(super) async fn run(command: Command, paths: &Paths, out: Output) -> Result<(), Failure> {
     let data = &paths.data;
+    settle(paths).await;
     match command {
         Command::List { limit } => list(data, Filter { limit, text: None }, out).await,
         Command::Search { text, limit } => {
@@ -56,7 +58,18 @@ pub(super) async fn run(command: Command, paths: &Paths, out: Output) -> Result<
     }
 }
 
+/// Where an instance runs, waits until its log holds what was done before. Reading the log needs
+/// none, so whatever goes wrong here is of no interest.
+async fn settle(paths: &Paths) {
+    if let Ok(client) = Client::new(paths, None) {
+        let _ = client
+            .post(&["audit", "settle"], serde_json::Value::Null)
+            .await;
+    }
+}
+
 pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Failure> {
+    settle(paths).await;
     let story = find(&paths.data, id).await?;
     let why = sentences(&story);
     let value = json!({
