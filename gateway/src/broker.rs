@@ -406,7 +406,17 @@ impl Broker {
         if let Some(held) = self.approvals.find(&question.action.sameness()) {
             return Ok(held);
         }
-        self.approvals.room(&question.action)?;
+        if let Err(full) = self.approvals.room(&question.action) {
+            let closed = Event::Closed {
+                outcome: Outcome::Refused,
+                detail: Some(full.to_string()),
+                result: None,
+            };
+            let id = record.id.clone();
+            self.audit.write(record).await?;
+            self.audit.write(Write::new(id, closed)).await?;
+            return Err(full);
+        }
         let id = self.approvals.new_id();
         let mut record = record.opens(Opens::Waits);
         let mut shown = (self.shown_tool(&question.action), Value::Null);
