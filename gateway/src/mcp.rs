@@ -293,6 +293,11 @@ async fn post_batch(
     let mut guards = Vec::new();
     for one in batch {
         match wire::message(one) {
+            Ok(Message::Request { id, method, .. }) if !knows(&method, false) => {
+                let error =
+                    json!({ "code": -32601, "message": format!("unknown method: {method}") });
+                answers.push(Err(wire::answer(&id, "error", &error.to_string())));
+            }
             Ok(Message::Request { id, method, params }) => {
                 let log = begin(mcp, &caller, &id, method, params);
                 guards.push(Guard::new(log.clone(), mcp.broker.clone(), false));
