@@ -271,7 +271,7 @@ impl Approvals {
         &self,
         id: QuestionId,
         question: Question,
-        shown: Value,
+        (tool, shown): (String, Value),
         now: Timestamp,
     ) -> Result<Arc<Held>, AskError> {
         let Question { action, why } = question;
@@ -287,7 +287,7 @@ impl Approvals {
             execution: Execution::None,
             group: action.group.to_string(),
             conversation: action.conversation.to_string(),
-            tool: action.tool(),
+            tool,
             shown,
             sealed: Some(self.keys.seal(id.as_str(), &serde_json::to_vec(&action)?)?),
             approved: approved.clone(),
@@ -740,12 +740,13 @@ mod tests {
             reasons: Vec::new(),
             adds: [].into(),
         };
+        let shown = (name.to_owned(), Value::Null);
         let question = Question {
             action: action(name),
             why,
         };
         approvals
-            .ask(approvals.new_id(), question, Value::Null, Timestamp::now())
+            .ask(approvals.new_id(), question, shown, Timestamp::now())
             .await
             .unwrap()
     }

@@ -342,7 +342,8 @@ impl Broker {
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
-            write.labels = take_labels(&mut conversation, permit.action(), why);
+            let tool = self.shown_tool(permit.action());
+            write.labels = take_labels(&mut conversation, permit.action(), tool, why);
         }
         (verdict, write)
     }
@@ -356,6 +357,11 @@ impl Broker {
                 .mac(&policy::action::canonical(&facts.action.args))
         });
         facts.action.args = masked;
+        // A resource's name is its URI, which can hold a credential like any argument.
+        facts.action.name = secret::mask_text(&facts.action.name, &known);
+        for grant in &mut facts.grants {
+            grant.tool = secret::mask_text(&grant.tool, &known);
+        }
         let id = facts.action.id.to_string();
         let event = Event::Decided {
             facts: Box::new(facts),
@@ -395,16 +401,26 @@ impl Broker {
         if let Some(held) = self.approvals.find(&question.action.sameness()) {
             return Ok(held);
         }
-        self.approvals.room(&question.action)?;
+        if let Err(full) = self.approvals.room(&question.action) {
+            let closed = Event::Closed {
+                outcome: Outcome::Refused,
+                detail: Some(full.to_string()),
+                result: None,
+            };
+            let id = record.id.clone();
+            self.audit.write(record).await?;
+            self.audit.write(Write::new(id, closed)).await?;
+            return Err(full);
+        }
         let id = self.approvals.new_id();
         let mut record = record.opens(Opens::Waits);
-        let mut shown = Value::Null;
+        let mut shown = (self.shown_tool(&question.action), Value::Null);
         if let Event::Decided {
             facts, approval, ..
         } = &mut record.event
         {
             *approval = Some(id.clone());
-            shown = facts.action.args.clone();
+            shown.1 = facts.action.args.clone();
         }
         self.audit.write(record).await?;
         let action = question.action.id.clone();
@@ -596,6 +612,12 @@ impl Broker {
         }
     }
 
+    /// [`Action::tool`] with credentials hidden, for whatever is stored or shown.
+    fn shown_tool(&self, action: &Action) -> String {
+        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
+        secret::mask_text(&action.tool(), &known)
+    }
+
     fn masked(&self, text: &str) -> String {
         const LONGEST: usize = 500;
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
@@ -777,7 +799,8 @@ impl Broker {
         let mut conversation = lock(&conversation);
         let facts = self.facts(action, &conversation, None);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
-        let labels = take_labels(&mut conversation, permit.action(), &why);
+        let tool = self.shown_tool(permit.action());
+        let labels = take_labels(&mut conversation, permit.action(), tool, &why);
         let write =
             Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
         Ok((permit, Write { labels, ..write }))
@@ -845,11 +868,12 @@ impl Broker {
 fn take_labels(
     conversation: &mut Conversation,
     action: &Action,
+    tool: String,
     why: &Why,
 ) -> Vec<(policy::ids::ConversationId, Label, Provenance)> {
     let from = Provenance {
         action: action.id.clone(),
-        tool: action.tool(),
+        tool,
         at: Timestamp::now(),
     };
     let fresh: Vec<Label> = why

@@ -10,6 +10,7 @@ mod session;
 mod stream;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Broker;
 use crate::catalog::Change;
@@ -34,12 +36,16 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// How long an answer may take before the caller gets a stream instead of plain JSON.
 const PLAIN: Duration = Duration::from_millis(400);
 
+/// The most requests of one token that are under way, held ones too; past that, one is refused.
+const UNDER_WAY: usize = 256;
+
 /// The endpoint's state.
 #[derive(Debug)]
 pub struct Mcp {
     broker: Arc<Broker>,
     sessions: Sessions,
     listeners: Mutex<Vec<Listener>>,
+    under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// A `subscriptions/listen` stream (2026-07-28).
@@ -73,6 +79,7 @@ impl Mcp {
             broker,
             sessions: Sessions::default(),
             listeners: Mutex::default(),
+            under_way: Mutex::default(),
         })
     }
 
@@ -108,6 +115,19 @@ impl Mcp {
             .unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| !one.log.cancel.is_cancelled());
         all
+    }
+
+    /// Room for one more request of a token: what it holds outlives its connection, so the number
+    /// of connections is no limit.
+    fn room(&self, principal: &Principal) -> Option<OwnedSemaphorePermit> {
+        let mut all = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let room = all
+            .entry(principal.token.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(UNDER_WAY)));
+        room.clone().try_acquire_owned().ok()
     }
 
     fn granted(&self, principal: &Principal, scope: Option<&str>, server: &str) -> bool {
@@ -293,6 +313,11 @@ async fn post_batch(
     let mut guards = Vec::new();
     for one in batch {
         match wire::message(one) {
+            Ok(Message::Request { id, method, .. }) if !knows(&method, false) => {
+                let error =
+                    json!({ "code": -32601, "message": format!("unknown method: {method}") });
+                answers.push(Err(wire::answer(&id, "error", &error.to_string())));
+            }
             Ok(Message::Request { id, method, params }) => {
                 let log = begin(mcp, &caller, &id, method, params);
                 guards.push(Guard::new(log.clone(), mcp.broker.clone(), false));
@@ -575,10 +600,17 @@ fn begin(
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
+    let Some(room) = mcp.room(&caller.principal) else {
+        let text = format!("{UNDER_WAY} requests are under way; wait for their answers");
+        let error = json!({ "code": -32000, "message": text });
+        log.end(Some(wire::answer(id, "error", &error.to_string())), None);
+        return log;
+    };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
     broker.tasks.spawn(async move {
         Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
+        drop(room);
     });
     log
 }

@@ -164,10 +164,57 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
                 }
                 .into());
             }
+            // An entry and the end are one commit, so what was just read is before the end of now.
+            let now = db.chain_end().await?;
+            if walk.seq > end.walk.seq && now.is_none_or(|now| now.walk.seq < walk.seq) {
+                let problem = "it was added after the signed end of the log";
+                return Err(missing(end.walk.seq + 1, problem).into());
+            }
         }
     }
     Ok(Verified {
         entries: walk.seq,
         head: walk.hash,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Audit, Write};
+    use crate::db::chain::{Link, Opens};
+    use policy::record::Event;
+    use std::sync::Arc;
+
+    fn noted() -> Event {
+        Event::Noted {
+            by: "user:ana".to_owned(),
+            what: "something".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_fits_but_comes_after_the_signed_end_is_bad() {
+        let data = tempfile::tempdir().unwrap();
+        let keys = Arc::new(Keys::open(data.path()).unwrap());
+        let db = Db::open(data.path()).await.unwrap();
+        let (audit, _writer) = Audit::start(db.clone(), keys).await.unwrap();
+        audit.write(Write::new("note_1", noted())).await.unwrap();
+        assert_eq!(verify(data.path()).await.unwrap().entries, 1);
+
+        let end = db.chain_end().await.unwrap().unwrap();
+        let body = serde_json::to_string(&noted()).unwrap();
+        let entry = Entry::seal(2, "note_2".to_owned(), 0, body, end.walk.hash.clone());
+        let forged = Link {
+            entry,
+            opens: Opens::No,
+            labels: Vec::new(),
+        };
+        db.chain_forge(&forged, &end).await.unwrap();
+        let bad = verify(data.path()).await.unwrap_err();
+        assert!(
+            matches!(&bad, VerifyError::Bad(bad) if bad.seq == 2),
+            "{bad}"
+        );
+    }
 }

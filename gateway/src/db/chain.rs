@@ -241,6 +241,21 @@ impl Db {
         Ok(())
     }
 
+    /// Adds a link and leaves the end where it was, as only SQL by hand does.
+    #[cfg(test)]
+    pub(crate) async fn chain_forge(&self, link: &Link, end: &End) -> Result<(), DbError> {
+        self.chain_add(std::slice::from_ref(link), end.mac.clone())
+            .await?;
+        let back = chain_end::ActiveModel {
+            one: Set(1),
+            seq: Set(end.walk.seq),
+            hash: Set(end.walk.hash.clone()),
+            mac: Set(end.mac.clone()),
+        };
+        chain_end::Entity::update(back).exec(&self.conn).await?;
+        Ok(())
+    }
+
     /// The actions that were recorded and not closed: id, and whether they may have begun.
     ///
     /// # Errors
