@@ -16,6 +16,8 @@ const IDLE: SignedDuration = SignedDuration::from_hours(2);
 const PER_TOKEN: usize = 64;
 /// The most answered requests of a session that can still be resumed.
 const LOGS_KEPT: usize = 64;
+/// The most bytes of these; the oldest go first.
+const LOGS_BYTES: usize = 16 * 1024 * 1024;
 
 /// One session.
 #[derive(Debug)]
@@ -71,10 +73,15 @@ impl Session {
         let log = Log::new(uuid::Uuid::new_v4().simple().to_string());
         let mut inner = self.lock();
         inner.used = Timestamp::now();
-        if inner.logs.len() >= LOGS_KEPT
+        let sizes = inner.logs.iter().filter_map(|(_, log)| log.ended_bytes());
+        let mut bytes: usize = sizes.sum();
+        while (inner.logs.len() >= LOGS_KEPT || bytes > LOGS_BYTES)
             && let Some(ended) = inner.logs.iter().position(|(_, log)| log.ended())
         {
-            inner.logs.remove(ended);
+            let oldest = inner.logs.remove(ended);
+            bytes -= oldest
+                .and_then(|(_, log)| log.ended_bytes())
+                .unwrap_or_default();
         }
         inner.logs.push_back((id.clone(), log.clone()));
         log

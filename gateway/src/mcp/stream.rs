@@ -17,6 +17,8 @@ use crate::broker::{Broker, Receipt};
 /// The most events that are kept for a caller that is not there; the oldest go first, the answer
 /// last.
 const KEPT: usize = 256;
+/// The most bytes of these, but the newest is kept however long it is.
+const KEPT_BYTES: usize = 1024 * 1024;
 /// How often a silent stream says that it is there. Load balancers and SDKs give up after a minute
 /// or more.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -36,6 +38,8 @@ pub(super) struct Log {
 #[derive(Debug, Default)]
 struct Inner {
     events: VecDeque<(u64, Bytes)>,
+    /// How long the events are together.
+    bytes: usize,
     next: u64,
     ended: bool,
     receipt: Option<Receipt>,
@@ -74,9 +78,13 @@ impl Log {
             }
             let number = inner.next;
             inner.next += 1;
-            inner.events.push_back((number, message.into()));
-            if inner.events.len() > KEPT {
-                inner.events.pop_front();
+            let message = message.into();
+            inner.bytes += message.len();
+            inner.events.push_back((number, message));
+            while inner.events.len() > KEPT || (inner.bytes > KEPT_BYTES && inner.events.len() > 1)
+            {
+                let oldest = inner.events.pop_front();
+                inner.bytes -= oldest.map_or(0, |(_, message)| message.len());
             }
         }
         self.version.send_modify(|version| *version += 1);
@@ -97,6 +105,7 @@ impl Log {
             if let Some(message) = message {
                 let number = inner.next;
                 inner.next += 1;
+                inner.bytes += message.len();
                 inner.events.push_back((number, message));
             }
             inner.ended = true;
@@ -108,6 +117,12 @@ impl Log {
     /// Whether nothing more comes.
     pub(super) fn ended(&self) -> bool {
         self.lock().ended
+    }
+
+    /// How long its events are together, once it has ended.
+    pub(super) fn ended_bytes(&self) -> Option<usize> {
+        let inner = self.lock();
+        inner.ended.then_some(inner.bytes)
     }
 
     /// The answer, if it is the only event: it can go out as plain JSON.
@@ -310,5 +325,23 @@ impl Stream for Follow {
             Poll::Ready(Some(next)) => Poll::Ready(Some(Ok(next))),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_long_events_is_not_kept_and_the_answer_is() {
+        let log = Log::new("one".to_owned());
+        for _ in 0..100 {
+            log.push(vec![b' '; KEPT_BYTES / 4]);
+        }
+        log.end(Some(Bytes::from_static(b"answer")), None);
+        let kept = log.after(0);
+        assert_eq!(kept.len(), 5);
+        assert_eq!(log.ended_bytes(), Some(KEPT_BYTES + 6));
+        assert_eq!(log.answer().as_deref(), Some(&b"answer"[..]));
     }
 }
