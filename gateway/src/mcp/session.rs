@@ -134,7 +134,7 @@ impl Session {
     }
 
     fn busy(&self) -> bool {
-        self.lock().logs.iter().any(|(_, log)| !log.ended())
+        self.own.followed() || self.lock().logs.iter().any(|(_, log)| !log.ended())
     }
 
     fn used(&self) -> Timestamp {

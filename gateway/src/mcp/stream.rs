@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,8 +29,9 @@ pub(super) struct Log {
     id: String,
     inner: Mutex<Inner>,
     version: watch::Sender<u64>,
-    /// Whether somebody follows it; shared with the broker.
-    pub present: Arc<AtomicBool>,
+    /// How many follow it; shared with the broker. One that is back may be so before it is noticed
+    /// that it was gone.
+    pub present: Arc<AtomicUsize>,
     /// Cancelled by the caller.
     pub cancel: CancellationToken,
 }
@@ -55,7 +56,7 @@ impl Log {
                 ..Inner::default()
             }),
             version: watch::Sender::new(0),
-            present: Arc::new(AtomicBool::new(true)),
+            present: Arc::default(),
             cancel: CancellationToken::new(),
         })
     }
@@ -112,6 +113,11 @@ impl Log {
             inner.receipt = receipt;
         }
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Whether somebody follows it.
+    pub(super) fn followed(&self) -> bool {
+        self.present.load(Ordering::SeqCst) > 0
     }
 
     /// Whether nothing more comes.
@@ -206,13 +212,18 @@ pub(super) struct Guard {
 impl Guard {
     /// Somebody follows a log; `cancels` if its going away cancels the request (2026-07-28).
     pub(super) fn new(log: Arc<Log>, broker: Arc<Broker>, cancels: bool) -> Self {
-        log.present.store(true, Ordering::SeqCst);
+        log.present.fetch_add(1, Ordering::SeqCst);
         Self {
             log,
             broker,
             cancels,
             complete: false,
         }
+    }
+
+    /// What it follows.
+    pub(super) fn log(&self) -> Arc<Log> {
+        self.log.clone()
     }
 
     fn delivered(&mut self) {
@@ -229,7 +240,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.complete {
-            self.log.present.store(false, Ordering::SeqCst);
+            self.log.present.fetch_sub(1, Ordering::SeqCst);
             if self.cancels && !self.broker.stopping.is_cancelled() {
                 self.log.cancel.cancel();
             }
