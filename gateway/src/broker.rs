@@ -1,7 +1,7 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ pub struct Call {
     pub meta: Option<Map<String, Value>>,
     /// The caller no longer wants it.
     pub cancel: CancellationToken,
-    /// The caller's stream is there. Turned off when it breaks.
-    pub present: Arc<AtomicBool>,
+    /// How many streams of the caller are there; one that breaks is none.
+    pub present: Arc<AtomicUsize>,
     /// What the caller is told on the way.
     pub notes: mpsc::Sender<Note>,
 }
@@ -93,7 +93,7 @@ pub enum Receipt {
 #[derive(Clone, Debug)]
 struct Flight {
     action: ActionId,
-    present: Arc<AtomicBool>,
+    present: Arc<AtomicUsize>,
     answer: tokio::sync::watch::Receiver<Option<Answer>>,
     since: Timestamp,
 }
@@ -474,7 +474,7 @@ impl Broker {
             let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             flights
                 .get(sameness)
-                .filter(|flight| !flight.present.load(Ordering::SeqCst))
+                .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
                 .cloned()?
         };
         let mut answer = flight.answer;

@@ -1,6 +1,6 @@
 //! What the servers offer: kept raw, as they said it, and served while they are stopped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::upstreams::{List, Reply, Request, UpstreamError, Upstreams};
 
 /// The most items of one list that are taken from a server; more is an error, not a cut.
 const MAX_ITEMS: usize = 10_000;
+/// The most bytes of one list.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// The most pages of one list.
 const MAX_PAGES: usize = 100;
 /// How long a server has to answer one page.
@@ -197,6 +199,8 @@ pub struct Catalog {
     listings: RwLock<HashMap<String, Arc<Listing>>>,
     /// One fetch at a time for each server.
     fetching: BTreeMap<String, Mutex<()>>,
+    /// The servers that are to be asked anew, and for which somebody waits to do so.
+    stale: std::sync::Mutex<BTreeSet<String>>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -231,6 +235,7 @@ impl Catalog {
             identities,
             listings: RwLock::new(listings),
             fetching,
+            stale: std::sync::Mutex::default(),
             changes: broadcast::channel(64).0,
         }
     }
@@ -286,6 +291,23 @@ impl Catalog {
             .lock()
             .await;
         self.fetch(server).await
+    }
+
+    /// As [`refresh`](Self::refresh), because the server says that something changed; of many that
+    /// say so while one is at it, one asks again.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], if it cannot be asked; what was known stays.
+    pub async fn changed(&self, server: &str) -> Result<(), UpstreamError> {
+        let stale = || self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        if !stale().insert(server.to_owned()) {
+            return Ok(());
+        }
+        let fetching = self.fetching.get(server).ok_or(UpstreamError::Unknown)?;
+        let _one = fetching.lock().await;
+        // What changes from here on is worth another look.
+        stale().remove(server);
+        self.fetch(server).await.map(drop)
     }
 
     async fn fetch(&self, server: &str) -> Result<Arc<Listing>, UpstreamError> {
@@ -364,6 +386,7 @@ impl Catalog {
     ) -> Result<Vec<Box<RawValue>>, UpstreamError> {
         let mut items: Vec<Box<RawValue>> = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut bytes = 0;
         for _ in 0..MAX_PAGES {
             let params = cursor.take().map_or_else(
                 || serde_json::json!({}),
@@ -384,6 +407,10 @@ impl Catalog {
                     )));
                 }
             };
+            bytes += page.get().len();
+            if bytes > MAX_BYTES {
+                break;
+            }
             let odd = || UpstreamError::Protocol(format!("the answer to `{method}` is not a list"));
             let mut page: HashMap<String, Box<RawValue>> =
                 serde_json::from_str(page.get()).map_err(|_| odd())?;

@@ -319,9 +319,9 @@ async fn post_batch(
                 answers.push(Err(wire::answer(&id, "error", &error.to_string())));
             }
             Ok(Message::Request { id, method, params }) => {
-                let log = begin(mcp, &caller, &id, method, params);
-                guards.push(Guard::new(log.clone(), mcp.broker.clone(), false));
-                answers.push(Ok(log));
+                let guard = begin(mcp, &caller, &id, method, params);
+                answers.push(Ok(guard.log()));
+                guards.push(guard);
             }
             Ok(Message::Notification { method, params }) => notification(&caller, &method, &params),
             Ok(Message::Response) => {}
@@ -562,9 +562,8 @@ async fn request(
             ids: true,
         },
     );
-    let modern = caller.modern();
-    let log = begin(mcp, &caller, &id, method, params);
-    let guard = Guard::new(log.clone(), mcp.broker.clone(), modern);
+    let guard = begin(mcp, &caller, &id, method, params);
+    let log = guard.log();
     let answer = tokio::select! {
         () = log.begun() => log.only_answer(),
         () = tokio::time::sleep(PLAIN) => None,
@@ -595,16 +594,18 @@ fn begin(
     id: &Value,
     method: String,
     params: Map<String, Value>,
-) -> Arc<Log> {
+) -> Guard {
     let log = match &caller.session {
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
+    // From the start, so that nobody takes the caller for gone.
+    let guard = Guard::new(log.clone(), mcp.broker.clone(), caller.modern());
     let Some(room) = mcp.room(&caller.principal) else {
         let text = format!("{UNDER_WAY} requests are under way; wait for their answers");
         let error = json!({ "code": -32000, "message": text });
         log.end(Some(wire::answer(id, "error", &error.to_string())), None);
-        return log;
+        return guard;
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
@@ -612,7 +613,7 @@ fn begin(
         Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
         drop(room);
     });
-    log
+    guard
 }
 
 fn event_stream(follow: Follow) -> Response {

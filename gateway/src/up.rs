@@ -399,7 +399,7 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
             Some(Event::ListChanged { server, .. }) => {
                 let catalog = broker.catalog.clone();
                 broker.tasks.spawn(async move {
-                    if let Err(error) = catalog.refresh(&server).await {
+                    if let Err(error) = catalog.changed(&server).await {
                         tracing::warn!(
                             server.name = server,
                             "the changed lists of `{server}` cannot be read: {error}"

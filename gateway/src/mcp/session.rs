@@ -16,8 +16,8 @@ const IDLE: SignedDuration = SignedDuration::from_hours(2);
 const PER_TOKEN: usize = 16;
 /// The most answered requests of a session that can still be resumed.
 const LOGS_KEPT: usize = 64;
-/// The most bytes of answered requests that a session keeps for that.
-const BYTES_KEPT: usize = 16 * 1024 * 1024;
+/// The most bytes of these; the oldest go first.
+const LOGS_BYTES: usize = 4 * 1024 * 1024;
 
 /// One session.
 #[derive(Debug)]
@@ -73,12 +73,15 @@ impl Session {
         let log = Log::new(uuid::Uuid::new_v4().simple().to_string());
         let mut inner = self.lock();
         inner.used = Timestamp::now();
-        let mut kept: usize = inner.logs.iter().map(|(_, log)| log.bytes()).sum();
-        while inner.logs.len() >= LOGS_KEPT || kept > BYTES_KEPT {
-            let Some(oldest) = inner.logs.iter().position(|(_, log)| log.ended()) else {
-                break;
-            };
-            kept -= inner.logs.remove(oldest).map_or(0, |(_, log)| log.bytes());
+        let sizes = inner.logs.iter().filter_map(|(_, log)| log.ended_bytes());
+        let mut bytes: usize = sizes.sum();
+        while (inner.logs.len() >= LOGS_KEPT || bytes > LOGS_BYTES)
+            && let Some(ended) = inner.logs.iter().position(|(_, log)| log.ended())
+        {
+            let oldest = inner.logs.remove(ended);
+            bytes -= oldest
+                .and_then(|(_, log)| log.ended_bytes())
+                .unwrap_or_default();
         }
         inner.logs.push_back((id.clone(), log.clone()));
         log
@@ -131,7 +134,7 @@ impl Session {
     }
 
     fn busy(&self) -> bool {
-        self.lock().logs.iter().any(|(_, log)| !log.ended())
+        self.own.followed() || self.lock().logs.iter().any(|(_, log)| !log.ended())
     }
 
     fn used(&self) -> Timestamp {

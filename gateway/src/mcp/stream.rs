@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::broker::{Broker, Receipt};
 /// The most events that are kept for a caller that is not there; the oldest go first, the answer
 /// last.
 const KEPT: usize = 256;
+/// The most bytes of these, but the newest is kept however long it is.
+const KEPT_BYTES: usize = 1024 * 1024;
 /// How often a silent stream says that it is there. Load balancers and SDKs give up after a minute
 /// or more.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -27,8 +29,9 @@ pub(super) struct Log {
     id: String,
     inner: Mutex<Inner>,
     version: watch::Sender<u64>,
-    /// Whether somebody follows it; shared with the broker.
-    pub present: Arc<AtomicBool>,
+    /// How many follow it; shared with the broker. One that is back may be so before it is noticed
+    /// that it was gone.
+    pub present: Arc<AtomicUsize>,
     /// Cancelled by the caller.
     pub cancel: CancellationToken,
 }
@@ -36,6 +39,8 @@ pub(super) struct Log {
 #[derive(Debug, Default)]
 struct Inner {
     events: VecDeque<(u64, Bytes)>,
+    /// How long the events are together.
+    bytes: usize,
     next: u64,
     ended: bool,
     receipt: Option<Receipt>,
@@ -51,7 +56,7 @@ impl Log {
                 ..Inner::default()
             }),
             version: watch::Sender::new(0),
-            present: Arc::new(AtomicBool::new(true)),
+            present: Arc::default(),
             cancel: CancellationToken::new(),
         })
     }
@@ -74,9 +79,13 @@ impl Log {
             }
             let number = inner.next;
             inner.next += 1;
-            inner.events.push_back((number, message.into()));
-            if inner.events.len() > KEPT {
-                inner.events.pop_front();
+            let message = message.into();
+            inner.bytes += message.len();
+            inner.events.push_back((number, message));
+            while inner.events.len() > KEPT || (inner.bytes > KEPT_BYTES && inner.events.len() > 1)
+            {
+                let oldest = inner.events.pop_front();
+                inner.bytes -= oldest.map_or(0, |(_, message)| message.len());
             }
         }
         self.version.send_modify(|version| *version += 1);
@@ -97,6 +106,7 @@ impl Log {
             if let Some(message) = message {
                 let number = inner.next;
                 inner.next += 1;
+                inner.bytes += message.len();
                 inner.events.push_back((number, message));
             }
             inner.ended = true;
@@ -105,9 +115,20 @@ impl Log {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// Whether somebody follows it.
+    pub(super) fn followed(&self) -> bool {
+        self.present.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether nothing more comes.
     pub(super) fn ended(&self) -> bool {
         self.lock().ended
+    }
+
+    /// How long its events are together, once it has ended.
+    pub(super) fn ended_bytes(&self) -> Option<usize> {
+        let inner = self.lock();
+        inner.ended.then_some(inner.bytes)
     }
 
     /// The answer, if it is the only event: it can go out as plain JSON.
@@ -116,23 +137,6 @@ impl Log {
         match (inner.ended, inner.events.len(), inner.next) {
             (true, 1, 2) => inner.events.front().map(|(_, message)| message.clone()),
             _ => None,
-        }
-    }
-
-    /// How many bytes it keeps.
-    pub(super) fn bytes(&self) -> usize {
-        self.lock()
-            .events
-            .iter()
-            .map(|(_, message)| message.len())
-            .sum()
-    }
-
-    /// Forgets a long answer that the transport took: resuming is for what it did not.
-    fn forget_if_long(&self) {
-        const LONG: usize = 64 * 1024;
-        if self.bytes() > LONG {
-            self.lock().events.clear();
         }
     }
 
@@ -208,7 +212,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Somebody follows a log; `cancels` if its going away cancels the request (2026-07-28).
     pub(super) fn new(log: Arc<Log>, broker: Arc<Broker>, cancels: bool) -> Self {
-        log.present.store(true, Ordering::SeqCst);
+        log.present.fetch_add(1, Ordering::SeqCst);
         Self {
             log,
             broker,
@@ -217,9 +221,13 @@ impl Guard {
         }
     }
 
+    /// What it follows.
+    pub(super) fn log(&self) -> Arc<Log> {
+        self.log.clone()
+    }
+
     fn delivered(&mut self) {
         self.complete = true;
-        self.log.forget_if_long();
         if let Some(receipt) = self.log.take_receipt() {
             let broker = self.broker.clone();
             self.broker
@@ -232,7 +240,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.complete {
-            self.log.present.store(false, Ordering::SeqCst);
+            self.log.present.fetch_sub(1, Ordering::SeqCst);
             if self.cancels && !self.broker.stopping.is_cancelled() {
                 self.log.cancel.cancel();
             }
@@ -328,5 +336,23 @@ impl Stream for Follow {
             Poll::Ready(Some(next)) => Poll::Ready(Some(Ok(next))),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_long_events_is_not_kept_and_the_answer_is() {
+        let log = Log::new("one".to_owned());
+        for _ in 0..100 {
+            log.push(vec![b' '; KEPT_BYTES / 4]);
+        }
+        log.end(Some(Bytes::from_static(b"answer")), None);
+        let kept = log.after(0);
+        assert_eq!(kept.len(), 5);
+        assert_eq!(log.ended_bytes(), Some(KEPT_BYTES + 6));
+        assert_eq!(log.answer().as_deref(), Some(&b"answer"[..]));
     }
 }
