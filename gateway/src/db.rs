@@ -75,6 +75,11 @@ impl Db {
         })
     }
 
+    /// The tables of channels.
+    pub fn channels(&self) -> channels::db::Db {
+        channels::db::Db::new(self.conn.clone())
+    }
+
     /// Waits for what is being written, and closes.
     pub async fn close(self) {
         if let Err(error) = self.conn.close().await {

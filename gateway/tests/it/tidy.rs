@@ -48,10 +48,25 @@ const KEPT_TO: [(&str, &[&str]); 7] = [
     ("env::{", &[]),
     ("env::home_dir", &[]),
     ("env::current_dir", &[]),
-    ("sea_orm::", &["gateway/src/db.rs", "gateway/src/db/"]),
+    (
+        "sea_orm::",
+        &[
+            "gateway/src/db.rs",
+            "gateway/src/db/",
+            "channels/src/db.rs",
+            "groups/src/db.rs",
+            "groups/src/db/",
+        ],
+    ),
     (
         "sea_orm_migration::",
-        &["gateway/src/db/migrations.rs", "gateway/src/db.rs"],
+        &[
+            "gateway/src/db/migrations.rs",
+            "gateway/src/db.rs",
+            "channels/src/db.rs",
+            "groups/src/db.rs",
+            "groups/src/db/",
+        ],
     ),
     (
         "rmcp::",
