@@ -85,6 +85,16 @@ def test_one_line_without_an_end(gateway):
     undisturbed(gate, token)
 
 
+def test_a_schema_that_is_a_bomb(gateway):
+    gate = gateway(two_servers)
+    token = gate.token("dev")
+    undisturbed(gate, token)
+    begun = time.monotonic()
+    assert call(gate, token, "odd__bomb", {"a": 1, "b": [2]}).text == "not checked"
+    assert time.monotonic() - begun < 2
+    assert call(gate, token, "odd__echo", {"text": 1}).result["isError"], "an ordinary schema is not checked any more"
+
+
 def test_a_program_that_is_not_there(gateway):
     from driver import server
 
