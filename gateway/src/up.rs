@@ -30,6 +30,7 @@ use crate::door::{self, Door};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
+use crate::orphans::{self, Reaper};
 use crate::peer::Peer;
 use crate::secrets::Secret;
 use crate::upstreams::{Event, Homes, Spec, Transport, Upstreams};
@@ -109,6 +110,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
 
+    // Before anything is started: whatever descends from us stays known as such.
+    orphans::adopt().map_err(system("the processes that lose their parent"))?;
     // Everything we make is ours alone; servers get an ordinary mask back.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // One TLS library for all that speaks TLS here; a second install is the same one.
@@ -376,13 +379,17 @@ async fn known_secrets(config: &Config) -> Vec<String> {
     known
 }
 
-/// Settles what expires, until the gateway stops.
+/// Settles what expires and lets orphans go that have ended, until the gateway stops.
 async fn tick(broker: Arc<Broker>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
+    let mut reaper = Reaper::default();
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
-            _ = every.tick() => broker.approvals.tick(jiff::Timestamp::now()).await,
+            _ = every.tick() => {
+                broker.approvals.tick(jiff::Timestamp::now()).await;
+                reaper.look(&broker.upstreams.supervisors(), Instant::now());
+            }
         }
     }
 }

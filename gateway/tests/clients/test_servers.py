@@ -148,6 +148,22 @@ def test_a_server_and_its_children_cannot_approve(gateway):
     held.join(20)
 
 
+def test_what_a_secrets_command_leaves_behind_is_no_owner(gateway):
+    def orphan(gate):
+        said = gate.files / "said"
+        attempt = "sleep 3; %s status --config %s --data %s >%s 2>&1; echo done >>%s" % (BIN, gate.config, gate.data, said, said)
+        # Twice forked: its parents are gone when it knocks.
+        script = "(setsid sh -c '(%s) &' >/dev/null 2>&1 </dev/null &); echo a-secret-of-the-server" % attempt
+        env = {"TOKEN": {"command": ["/bin/sh", "-c", script]}}
+        return stand_in(gate.scratch, "odd", env=env) + group("dev", ["odd"])
+
+    gate = gateway(orphan)
+    said = gate.files / "said"
+    wait_for(lambda: said.exists() and "done" in said.read_text(), 20, "attempt of the orphan")
+    assert "does not speak for its owner" in said.read_text(), said.read_text()
+    assert gate.cli("status")["groups"] == ["dev"], "the owner is not let in any more"
+
+
 def test_text_in_a_result_is_only_text(gateway):
     gate = gateway(two_servers)
     token = gate.token("dev")
