@@ -716,6 +716,7 @@ mod tests {
             name: name.to_owned(),
             args: serde_json::json!({ "a": 1 }),
             definition: Digest::of(b"definition"),
+            meta: None,
             identity: Digest::of(b"identity"),
         }
     }

@@ -207,7 +207,7 @@ impl Broker {
         if let Some(done) = self.reattach(&action.sameness()).await {
             return done;
         }
-        let (verdict, record) = self.decide(action, call.meta.as_ref());
+        let (verdict, record) = self.decide(action);
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
@@ -274,6 +274,7 @@ impl Broker {
             method: call.method,
             name: call.name.clone(),
             args: call.args.clone(),
+            meta: call.meta.clone(),
             definition,
             identity,
         })
@@ -306,15 +307,10 @@ impl Broker {
         traits::resolve(server.trust, tool, hints)
     }
 
-    fn facts(
-        &self,
-        action: Action,
-        conversation: &Conversation,
-        meta: Option<&Map<String, Value>>,
-    ) -> Facts {
+    fn facts(&self, action: Action, conversation: &Conversation) -> Facts {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
         let mut credentials = secret::find(&action.args, &known);
-        if let Some(meta) = meta {
+        if let Some(meta) = &action.meta {
             let found = secret::find(&Value::Object(meta.clone()), &known);
             credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
         }
@@ -335,10 +331,10 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide(&self, action: Action, meta: Option<&Map<String, Value>>) -> (Verdict, Write) {
+    fn decide(&self, action: Action) -> (Verdict, Write) {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, meta);
+        let facts = self.facts(action, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -348,15 +344,22 @@ impl Broker {
         (verdict, write)
     }
 
-    /// The record of a decision, with the credentials in the arguments masked.
+    /// The record of a decision, with the credentials in the arguments and `_meta` masked.
     fn decided(&self, mut facts: Facts, why: Why) -> Write {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let (masked, hidden) = secret::mask(&facts.action.args, &known);
-        let sealed_args = hidden.then(|| {
-            self.keys
-                .mac(&policy::action::canonical(&facts.action.args))
-        });
-        facts.action.args = masked;
+        let Action { args, meta, .. } = &mut facts.action;
+        let whole = match &meta {
+            Some(meta) => json!([args, meta]),
+            None => args.clone(),
+        };
+        let (masked, mut hidden) = secret::mask(args, &known);
+        *args = masked;
+        if let Some(meta) = meta {
+            let (masked, any) = secret::mask(&Value::Object(std::mem::take(meta)), &known);
+            *meta = masked.as_object().cloned().unwrap_or_default();
+            hidden |= any;
+        }
+        let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&whole)));
         // A resource's name is its URI, which can hold a credential like any argument.
         facts.action.name = secret::mask_text(&facts.action.name, &known);
         for grant in &mut facts.grants {
@@ -396,7 +399,9 @@ impl Broker {
     }
 
     /// Puts a question; the identical one that was put meanwhile is joined.
-    async fn ask(&self, question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+    async fn ask(&self, mut question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+        // People are shown the arguments, so nothing else runs after their yes.
+        question.action.meta = None;
         let _one = self.asking.lock().await;
         if let Some(held) = self.approvals.find(&question.action.sameness()) {
             return Ok(held);
@@ -503,10 +508,10 @@ impl Broker {
         }
         let (reports, mut progress) = mpsc::channel(64);
         let broker = self.clone();
-        let (cancel, meta) = (call.cancel.clone(), call.meta.clone());
+        let cancel = call.cancel.clone();
         let doing = self.tasks.spawn(async move {
             let id = permit.action().id.to_string();
-            let (answer, outcome, detail) = broker.perform(&permit, meta, cancel, reports).await;
+            let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
             let result = match &answer {
                 Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
                 Answer::Refused(_) => None,
@@ -576,18 +581,13 @@ impl Broker {
     async fn perform(
         &self,
         permit: &Permit,
-        meta: Option<Map<String, Value>>,
         cancel: CancellationToken,
         progress: mpsc::Sender<Value>,
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
-        let mut params = params(action);
-        if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
-            params.insert("_meta".to_owned(), Value::Object(meta));
-        }
         let request = Request {
             method: action.method.as_str().to_owned(),
-            params,
+            params: params(action),
             deadline: self.deadline(&action.server),
             cancel,
             progress: Some(progress),
@@ -786,7 +786,7 @@ impl Broker {
         });
         // Nobody's going away cancels what a person approved; stopping the gateway does.
         let (answer, outcome, detail) = self
-            .perform(&permit, None, self.stopping.child_token(), reports)
+            .perform(&permit, self.stopping.child_token(), reports)
             .await;
         let _ = forwarding.await;
         self.approvals.close(held, outcome, detail).await;
@@ -797,7 +797,7 @@ impl Broker {
     fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, None);
+        let facts = self.facts(action, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let labels = take_labels(&mut conversation, permit.action(), tool, &why);
@@ -904,12 +904,16 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
 
 /// The request's parameters, made from the action alone.
 fn params(action: &Action) -> Value {
-    match action.method {
+    let mut params = match action.method {
         Method::Call | Method::Prompt => json!({ "name": action.name, "arguments": action.args }),
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             action.args.clone()
         }
+    };
+    if let (Some(meta), Some(params)) = (&action.meta, params.as_object_mut()) {
+        params.insert("_meta".to_owned(), Value::Object(meta.clone()));
     }
+    params
 }
 
 /// One text for what is not there, not granted and not to be known of.

@@ -293,6 +293,30 @@ def test_arguments_against_the_schema(gateway):
     assert gate.rows("approvals", "--all") == []
 
 
+def test_what_is_sent_as_meta_is_in_the_log(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev")
+
+    def echo(text, meta):
+        params = {"name": "odd__echo", "arguments": {"text": text}, "_meta": meta}
+        return ask(gate, token, "tools/call", params, seconds=10)
+
+    assert echo("x", {"example/trace": "t1", "session_token": "hush", "progressToken": 7}).text == "x"
+    (row,) = gate.audit()[-1:]
+    assert row["decision"] == "allow" and row["meta"] == {"example/trace": "t1", "session_token": "•••"}, row
+    assert echo("plain", {"progressToken": 7}).text == "plain"
+    assert "meta" not in gate.audit()[-1], "what is reserved is not sent, so it is not in the log"
+
+    key = "ghp_0123456789abcdef0123456789abcdef0123"
+    held = threading.Thread(target=lambda: echo("y", {"example/key": key}), daemon=True)
+    held.start()
+    question = gate.wait_for_question("echo")
+    assert any("/_meta/example~1key" in reason for reason in question["reasons"]), question
+    assert key not in json.dumps(gate.audit()), "the log holds the credential"
+    gate.cli("deny", question["id"])
+    held.join(10)
+
+
 # --- forged approvals ---------------------------------------------------------------------------------------------
 def test_the_agents_token_decides_nothing(gateway):
     gate = gateway(two_groups)
