@@ -1,11 +1,12 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod flights;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use policy::action::{Action, Digest, Kind, Method};
 use policy::approval::{self, Scope};
 use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
@@ -29,6 +30,8 @@ use crate::db::approvals::Decided;
 use crate::identity::{Identity, Principal};
 use crate::keys::Keys;
 use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+
+use flights::Flights;
 
 /// What an agent asks for, as it came in.
 #[derive(Debug)]
@@ -89,18 +92,6 @@ pub enum Receipt {
     Flight(Digest, ActionId),
 }
 
-/// An allowed action that may change something, until its answer is in the caller's hands.
-#[derive(Clone, Debug)]
-struct Flight {
-    action: ActionId,
-    present: Arc<AtomicUsize>,
-    answer: tokio::sync::watch::Receiver<Option<Answer>>,
-    since: Timestamp,
-}
-
-/// How long the answer of an action waits for a caller whose stream broke.
-const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
-
 /// How long an approved action waits when it could not be stored that it begins.
 const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -129,7 +120,7 @@ pub struct Broker {
     pub tasks: TaskTracker,
     /// The gateway is stopping.
     pub stopping: CancellationToken,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    flights: Flights,
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -185,7 +176,7 @@ impl Broker {
             known_secrets,
             stopping,
             tasks: TaskTracker::new(),
-            flights: Mutex::default(),
+            flights: Flights::default(),
             asking: tokio::sync::Mutex::default(),
         })
     }
@@ -475,13 +466,7 @@ impl Broker {
 
     /// The answer of an identical action whose caller's stream broke before it was handed over.
     async fn reattach(&self, sameness: &Digest) -> Option<Done> {
-        let flight = {
-            let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights
-                .get(sameness)
-                .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
-                .cloned()?
-        };
+        let flight = self.flights.abandoned(sameness)?;
         let mut answer = flight.answer;
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
         Some(Done {
@@ -495,16 +480,10 @@ impl Broker {
         let receipt = (!self.reads_only(permit.action()))
             .then(|| (permit.action().sameness(), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
-        if let Some((sameness, action)) = &receipt {
-            let flight = Flight {
-                action: action.clone(),
-                present: call.present.clone(),
-                answer: answer.clone(),
-                since: Timestamp::now(),
-            };
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.retain(|_, flight| flight.since.duration_until(Timestamp::now()) < FLIGHT_KEPT);
-            flights.insert(sameness.clone(), flight);
+        let owed = receipt.is_some();
+        if owed {
+            self.flights
+                .begin(permit.action(), call.present.clone(), answer);
         }
         let (reports, mut progress) = mpsc::channel(64);
         let broker = self.clone();
@@ -525,7 +504,10 @@ impl Broker {
                 .audit
                 .write_later(Write::new(id, closed).opens(Opens::Ends))
                 .await;
-            tell.send_replace(Some(answer.clone()));
+            if owed {
+                tell.send_replace(Some(answer.clone()));
+                broker.flights.ended(&permit.action().conversation);
+            }
             answer
         });
         let mut doing = std::pin::pin!(doing);
@@ -811,14 +793,7 @@ impl Broker {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
             Receipt::Flight(sameness, action) => {
-                let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-                // Not the one of a later, identical action: its answer is still owed.
-                if flights
-                    .get(sameness)
-                    .is_some_and(|one| one.action == *action)
-                {
-                    flights.remove(sameness);
-                }
+                self.flights.redeem(sameness, action);
             }
         }
     }

@@ -1,6 +1,7 @@
 """Everything that must be refused, over plain HTTP and on the command line, and what it leaves undisturbed."""
 
 import base64
+import http.client
 import json
 import os
 import signal
@@ -240,6 +241,26 @@ def test_a_body_over_the_limit(gateway, chunked):
         headers.update(extra)
         assert send(gate.port, "POST", "/mcp", headers, body).status == expected
     assert ask(gate, token, "tools/list").status == 200
+
+
+def test_long_requests_that_wait_are_limited(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev")
+    answers: list = []
+
+    def append(number):
+        text = str(number) + "z" * 4_100_000
+        try:
+            answers.append(call(gate, token, "odd__append", {"path": str(gate.files / "trace"), "text": text}))
+        except (OSError, http.client.HTTPException):
+            pass  # the gateway is killed below
+
+    for number in range(18):  # together more than 64 MiB
+        threading.Thread(target=append, args=(number,), daemon=True).start()
+    wait_for(lambda: answers, 40, "refusal of a request")
+    assert answers[0].code == -32000 and "MiB" in answers[0].message["error"]["message"], answers[0].body
+    assert call(gate, gate.token("dev"), "odd__echo", {"text": "others"}).text == "others"
+    gate.kill()
 
 
 def test_what_is_not_json(gateway):
