@@ -402,5 +402,6 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         "groups": groups,
         "servers": states,
         "open_approvals": broker.approvals.open_count(),
+        "records_waiting": broker.audit.waiting(),
     }))
 }

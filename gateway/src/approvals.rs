@@ -507,7 +507,7 @@ impl Approvals {
             result: None,
         };
         let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
-        if let Err(error) = self.audit.write(write).await {
+        if let Err(error) = self.audit.write_or_keep(write).await {
             tracing::error!("{error}");
         }
     }

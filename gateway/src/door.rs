@@ -111,7 +111,14 @@ async fn ready(State(broker): State<Arc<Broker>>) -> Response {
     if broker.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    "ready\n".into_response()
+    match broker.audit.waiting() {
+        0 => "ready\n".into_response(),
+        waiting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the log cannot be written: {waiting} records wait\n"),
+        )
+            .into_response(),
+    }
 }
 
 /// Refuses every host that is not ours (DNS rebinding) and every foreign origin, on every route.
