@@ -303,6 +303,24 @@ def test_unknown_and_ungranted_look_the_same(gateway):
     assert "odd__echo" in listed and not [name for name in listed if name.startswith("hidden")]
 
 
+def test_a_page_of_a_server_is_found_by_its_own_uri(gateway):
+    def pages(gate):
+        servers = [stand_in(gate.scratch, name).replace("stand_in.py\"", "stand_in.py\", \"--ui\", \"%s\"" % name) for name in ("one", "two", "hidden")]
+        return "\n".join([*servers, group("dev", ["one", "two"]), group("other", ["hidden"])])
+
+    gate = gateway(pages)
+    token = gate.token("dev")
+    listed = [resource["uri"] for resource in ask(gate, token, "resources/list").result["resources"]]
+    assert "ui://one/page+1" in listed and "ui://two/page+1" in listed, listed
+    for name in ("one", "two"):
+        (page,) = ask(gate, token, "resources/read", {"uri": "ui://%s/page+1" % name}).result["contents"]
+        assert page == {"uri": "ui://%s/page+1" % name, "text": "page of " + name}
+    refused = [ask(gate, token, "resources/read", {"uri": uri}) for uri in ("ui://shared", "ui://hidden/page+1", "ui://nowhere", "nowhere+x://y")]
+    assert {json.dumps(answer.message["error"]) for answer in refused} == {json.dumps({"code": -32602, "message": "unknown resource"})}
+    (page,) = ask(gate, token, "resources/read", {"uri": "ui://shared"}, path="/mcp/two").result["contents"]
+    assert page["text"] == "page of two"
+
+
 def test_arguments_against_the_schema(gateway):
     gate = gateway(two_groups)
     token = gate.token("dev")

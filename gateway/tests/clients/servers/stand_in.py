@@ -212,6 +212,8 @@ TOOLS = {
 DOUBLING = {"d%d" % n: {"anyOf": [{"$ref": "#/$defs/d%d" % (n + 1)}] * 2} for n in range(30)}
 SCHEMAS = {bomb: {"type": "object", "$defs": {**DOUBLING, "d30": {"type": "null"}}, "additionalProperties": {"$ref": "#/$defs/d0"}}}
 
+UI = ["ui://%s/page+1" % sys.argv[2], "ui://shared"] if sys.argv[1:2] == ["--ui"] else []
+
 
 def tools() -> list:
     return [
@@ -246,11 +248,18 @@ def main() -> None:
         if method == "initialize":
             version = params.get("protocolVersion", "2025-11-25")
             info = {"name": "stand-in", "version": "1"}
-            send({"id": id, "result": {"protocolVersion": version, "capabilities": {"tools": {}, "logging": {}}, "serverInfo": info}})
+            capabilities = {"tools": {}, "logging": {}, **({"resources": {}} if UI else {})}
+            send({"id": id, "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}})
         elif method == "tools/list":
             send({"id": id, "result": {"tools": tools()}})
         elif method == "tools/call":
             threading.Thread(target=call, args=(id, params), daemon=True).start()
+        elif method == "resources/list":
+            # `--ui NAME` offers the page of one server alone, and one that others may have as well.
+            send({"id": id, "result": {"resources": [{"uri": uri, "name": uri} for uri in UI]}})
+        elif method == "resources/read":
+            page = {"uri": params.get("uri"), "text": "page of %s" % "".join(sys.argv[2:])}
+            send({"id": id, "result": {"contents": [page]}})
         elif method in ("ping", "logging/setLevel"):
             send({"id": id, "result": {}})
         elif id is not None and method:
