@@ -463,13 +463,23 @@ impl Approvals {
         self.settle(held, Execution::Running, to, answer).await
     }
 
-    /// An approved action that does not run after all.
+    /// An approved action that does not run after all: that is stored, then recorded, then told. A
+    /// restart must not find it approved and run it.
     ///
     /// # Errors
-    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
-    pub async fn void(&self, held: &Held, answer: Answer) -> Result<(), DbError> {
-        self.settle(held, Execution::None, Execution::Refused, answer)
-            .await
+    /// [`DbError`], and then nothing changed.
+    pub async fn void(
+        &self,
+        held: &Held,
+        outcome: record::Outcome,
+        why: String,
+        answer: Answer,
+    ) -> Result<(), DbError> {
+        self.store(held, Execution::None, Execution::Refused, &answer)
+            .await?;
+        self.close(held, outcome, Some(why)).await;
+        held.answer.send_replace(Some(answer));
+        Ok(())
     }
 
     async fn settle(
@@ -479,6 +489,18 @@ impl Approvals {
         to: Execution,
         answer: Answer,
     ) -> Result<(), DbError> {
+        let stored = self.store(held, from, to, &answer).await;
+        held.answer.send_replace(Some(answer));
+        stored
+    }
+
+    async fn store(
+        &self,
+        held: &Held,
+        from: Execution,
+        to: Execution,
+        answer: &Answer,
+    ) -> Result<(), DbError> {
         let stored = Stored {
             action: held.action.clone(),
             answer: answer.clone(),
@@ -486,17 +508,11 @@ impl Approvals {
         let sealed = serde_json::to_vec(&stored)
             .ok()
             .and_then(|plain| self.keys.seal(held.id.as_str(), &plain).ok())
-            .ok_or(DbError::Unreadable { what: "answer" });
-        let stored = match sealed {
-            Ok(sealed) => self
-                .db
-                .execution_move(held.id.as_str(), from, to, Some(sealed))
-                .await
-                .map(drop),
-            Err(error) => Err(error),
-        };
-        held.answer.send_replace(Some(answer));
-        stored
+            .ok_or(DbError::Unreadable { what: "answer" })?;
+        self.db
+            .execution_move(held.id.as_str(), from, to, Some(sealed))
+            .await
+            .map(drop)
     }
 
     /// Closes the action's record.
@@ -750,6 +766,19 @@ mod tests {
             .ask(approvals.new_id(), question, shown, Timestamp::now())
             .await
             .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_of_a_void_that_is_not_stored() {
+        let data = tempfile::tempdir().unwrap();
+        let (approvals, _, db) = open(data.path()).await;
+        let held = ask(&approvals, "one").await;
+        db.close().await;
+        let no = Answer::Refused("no".to_owned());
+        let why = "why".to_owned();
+        let void = approvals.void(&held, record::Outcome::Refused, why, no);
+        void.await.unwrap_err();
+        assert!(!held.is_answered());
     }
 
     #[tokio::test]

@@ -709,13 +709,12 @@ impl Broker {
     /// Decides the stored action again, and does it.
     async fn release(&self, held: &Held) -> Result<(), DecideError> {
         let void = async |why: String| {
-            self.approvals
-                .close(held, Outcome::Refused, Some(why.clone()))
-                .await;
             let text = format!(
                 "NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew."
             );
-            self.approvals.void(held, Answer::Refused(text)).await
+            self.approvals
+                .void(held, Outcome::Refused, why, Answer::Refused(text))
+                .await
         };
         let token = held
             .action
@@ -732,10 +731,8 @@ impl Broker {
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
             let (answer, outcome) = failure(&held.action.server, &error);
-            self.approvals
-                .close(held, outcome, Some(error.to_string()))
-                .await;
-            return Ok(self.approvals.void(held, answer).await?);
+            let why = error.to_string();
+            return Ok(self.approvals.void(held, outcome, why, answer).await?);
         }
         let mut action = held.action.clone();
         let listing = self.catalog.known(&action.server);
