@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use policy::action::{Digest, hex};
+use policy::record::Event::Noted;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::approvals::Approvals;
-use crate::audit::Audit;
+use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, Paths};
@@ -207,6 +208,15 @@ async fn open(
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    if db.chain_is_missing().await? {
+        let what = "the log was found empty, though there were tokens, questions or labels: what it held is gone";
+        tracing::error!("{what}");
+        let noted = Noted {
+            by: "portcullis".to_owned(),
+            what: what.to_owned(),
+        };
+        audit.write(Write::new("note_empty_log", noted)).await?;
+    }
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
     let upstreams = Upstreams::new(specs(&config), homes(paths), events);

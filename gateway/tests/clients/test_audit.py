@@ -131,6 +131,23 @@ def test_all_rows_removed(copy):
     assert copy.verify()[0] == 1
 
 
+def test_the_log_and_its_end_removed(copy):
+    copy.db.execute("delete from audit")
+    copy.db.execute("delete from chain_end")
+    copy.found_out([1], "an emptied log")
+
+
+def test_an_emptied_log_is_noted_at_the_next_start(gateway):
+    gate = gateway(lambda gate: group("dev", []))
+    gate.token("dev")
+    gate.stop()
+    with sqlite3.connect(gate.data / "portcullis.db") as db:
+        db.execute("delete from audit")
+        db.execute("delete from chain_end")
+    gate.up()
+    assert "found empty" in gate.audit()[0]["tool"], gate.audit()
+
+
 def test_a_row_inserted(copy):
     columns = [row[1] for row in copy.db.execute("pragma table_info(audit)")]
     rowid, seq, id = copy.rows[-1]
