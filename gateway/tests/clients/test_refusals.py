@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -119,6 +120,23 @@ def test_a_revoked_token(gateway):
     gate.up()
     refused_as_stranger(ask(gate, token, "tools/list"))
     assert ask(gate, other, "tools/list").status == 200, "a token dies with a restart"
+
+
+def test_what_a_revoked_token_follows_ends(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev", "--name", "laptop")
+    (row,) = [row for row in gate.rows("token", "list") if row["name"] == "laptop"]
+    held = Held(gate, token)
+    ended: list = []
+    listen = {"notifications": {"toolsListChanged": True}}
+    threading.Thread(target=lambda: ended.append(ask(gate, token, "subscriptions/listen", listen)), daemon=True).start()
+    time.sleep(1)
+    assert held.thread.is_alive() and not ended
+    gate.cli("token", "revoke", str(row["id"]))
+    wait_for(lambda: ended, 5, "end of the stream")
+    held.thread.join(5)
+    assert not held.thread.is_alive() and not held.trace.exists()
+    assert "result" not in held.answer.body.decode(), held.answer.body
 
 
 def test_a_token_for_another_audience(gateway):
