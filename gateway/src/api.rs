@@ -350,6 +350,17 @@ async fn servers(State(api): State<Arc<Api>>) -> Json<Value> {
         let mut shown = json!(status);
         if let Some(members) = shown.as_object_mut() {
             members.insert("tools".to_owned(), json!(tools));
+            let doubled = listing.map(|listing| listing.doubled.clone());
+            if let Some(doubled) = doubled.filter(|doubled| !doubled.is_empty())
+                && status.last_error.is_none()
+            {
+                let names: Vec<String> = doubled.into_iter().collect();
+                let text = format!(
+                    "it lists more than one tool named {}; only the first is taken",
+                    names.join(", ")
+                );
+                members.insert("last_error".to_owned(), Value::String(text));
+            }
         }
         shown
     });

@@ -76,6 +76,8 @@ pub struct Listing {
     pub resources: Vec<Item>,
     /// Its resource templates.
     pub templates: Vec<Item>,
+    /// Tools that it lists more than once; only the first of each is taken.
+    pub doubled: BTreeSet<String>,
 }
 
 impl Listing {
@@ -111,10 +113,19 @@ impl From<Raw> for Listing {
                 .collect()
         };
         let mut room = schema::MOST_OF_ALL;
+        let (mut names, mut doubled) = (BTreeSet::new(), BTreeSet::new());
         let tools = raw
             .tools
             .into_iter()
             .filter_map(|one| item(&one, "name"))
+            .filter(|(item, _)| {
+                // A second one is neither listed nor decided on: what is shown is what is called.
+                let first = names.insert(item.name.clone());
+                if !first {
+                    doubled.insert(item.name.clone());
+                }
+                first
+            })
             .map(|(item, value)| tool(item, &value, &mut room))
             .collect();
         Self {
@@ -122,6 +133,7 @@ impl From<Raw> for Listing {
             instructions: raw.instructions,
             server_info: raw.server_info,
             tools,
+            doubled,
             prompts: items(raw.prompts, "name"),
             resources: items(raw.resources, "uri"),
             templates: items(raw.templates, "uriTemplate"),

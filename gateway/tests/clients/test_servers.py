@@ -6,7 +6,7 @@ import threading
 import time
 
 from driver import BIN, STRICTLY_TRUSTED, group, stand_in, wait_for
-from mcp_http import call
+from mcp_http import ask, call
 
 WRITES = {**STRICTLY_TRUSTED, "dangerous_writes": True}
 
@@ -93,6 +93,19 @@ def test_a_schema_that_is_a_bomb(gateway):
     assert call(gate, token, "odd__bomb", {"a": 1, "b": [2]}).text == "not checked"
     assert time.monotonic() - begun < 2
     assert call(gate, token, "odd__echo", {"text": 1}).result["isError"], "an ordinary schema is not checked any more"
+
+
+def test_two_tools_of_one_name(gateway):
+    def twice(gate):
+        return stand_in(gate.scratch, "odd").replace("stand_in.py\"", "stand_in.py\", \"--twice\"") + group("dev", ["odd"])
+
+    gate = gateway(twice)
+    token = gate.token("dev")
+    listed = [tool for tool in ask(gate, token, "tools/list").result["tools"] if tool["name"] == "odd__echo"]
+    assert [tool["description"] for tool in listed] == ["echo"], listed
+    assert call(gate, token, "odd__echo", {"text": "the first"}).text == "the first"
+    (row,) = gate.rows("servers")
+    assert "more than one tool named echo" in row["last_error"], row
 
 
 def test_a_program_that_is_not_there(gateway):

@@ -251,7 +251,8 @@ def main() -> None:
             capabilities = {"tools": {}, "logging": {}, **({"resources": {}} if UI else {})}
             send({"id": id, "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}})
         elif method == "tools/list":
-            send({"id": id, "result": {"tools": tools()}})
+            twice = [{**tools()[0], "description": "the second"}] if "--twice" in sys.argv else []
+            send({"id": id, "result": {"tools": tools() + twice}})
         elif method == "tools/call":
             threading.Thread(target=call, args=(id, params), daemon=True).start()
         elif method == "resources/list":
