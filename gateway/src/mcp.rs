@@ -688,7 +688,7 @@ pub async fn get(
             Some(found) => found,
             None => return StatusCode::NOT_FOUND.into_response(),
         },
-        None => (session.own.clone(), 0),
+        None => (session.own.clone(), session.own.sent()),
     };
     event_stream(Follow::events(
         Guard::new(log, mcp.broker.clone(), false),
