@@ -199,10 +199,60 @@ impl Approvals {
                     }
                     lock(&approvals.held).insert(held.id.clone(), held);
                 }
-                Err(error) => tracing::error!("question `{}` cannot be read back: {error}", row.id),
+                Err(error) => {
+                    tracing::error!("question `{}` cannot be read back: {error}", row.id);
+                    approvals.give_up(&row).await?;
+                }
             }
         }
         Ok((approvals, to_run))
+    }
+
+    /// Settles a question whose action cannot be read: nobody could be shown what runs.
+    async fn give_up(&self, row: &Row) -> Result<(), DbError> {
+        const WHY: &str = "what was asked cannot be read back, so it is not done";
+        let note = async |event, opens| {
+            let write = Write::new(row.action.clone(), event).opens(opens);
+            if let Err(error) = self.audit.write_or_keep(write).await {
+                tracing::error!("{error}");
+            }
+        };
+        if row.state.is_open() {
+            let to = State::Withdrawn;
+            let decided = Decided {
+                by: None,
+                reason: Some(WHY.to_owned()),
+                scope: None,
+                at: Timestamp::now(),
+            };
+            let answered = record::Event::Answered {
+                approval: QuestionId::new(row.id.clone()),
+                state: to,
+                by: None,
+                reason: decided.reason.clone(),
+            };
+            note(answered, Opens::No).await;
+            self.db
+                .question_move(&row.id, row.state, to, Some(&decided))
+                .await?;
+        }
+        let (outcome, to) = match row.execution {
+            Execution::None => (record::Outcome::Refused, Execution::Refused),
+            Execution::Running => (record::Outcome::Unknown, Execution::Unknown),
+            Execution::Ok | Execution::Error | Execution::Refused | Execution::Unknown => {
+                return self.db.question_delivered(&row.id).await;
+            }
+        };
+        let closed = record::Event::Closed {
+            outcome,
+            detail: Some(WHY.to_owned()),
+            result: None,
+        };
+        note(closed, Opens::Ends).await;
+        self.db
+            .execution_move(&row.id, row.execution, to, None)
+            .await?;
+        self.db.question_delivered(&row.id).await
     }
 
     fn recall(&self, row: &Row) -> Result<Arc<Held>, DbError> {

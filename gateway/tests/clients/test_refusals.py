@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 
@@ -396,6 +397,20 @@ def test_the_agents_token_decides_nothing(gateway):
     assert held.still_waits()
     assert "approv" in gate.logged()[said:], "nothing in the log of a forged approval"
     gate.cli("deny", held.id)
+
+
+def test_a_question_that_cannot_be_read_back_is_settled(gateway):
+    gate = gateway(two_groups)
+    held = Held(gate, gate.token("dev"))
+    gate.stop()
+    with sqlite3.connect(gate.data / "portcullis.db") as db:
+        db.execute("update approvals set sealed = x'00'")
+    gate.up()
+    question = gate.question(held.id)
+    assert question["state"] == "withdrawn" and "cannot be read back" in question["reason"], question
+    (row,) = [row for row in gate.audit() if "append" in row["tool"]]
+    assert row["outcome"] == "refused" and "cannot be read back" in row["detail"], row
+    assert gate.run("approve", held.id).returncode == 1 and not held.trace.exists()
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
