@@ -76,14 +76,15 @@ async fn only_the_owner(
     next.run(request).await
 }
 
-/// Records an attempt that was refused outside any action.
+/// Records an attempt that was refused outside any action. It is on the disk when this returns, so
+/// before whoever tried is answered; where the log cannot be written, the refusal stands.
 pub async fn refused(broker: &Broker, principal: String, attempt: String) {
     tracing::warn!(principal, "refused: {attempt}");
     let id = format!("ref_{}", uuid::Uuid::now_v7().simple());
-    broker
-        .audit
-        .write_later(Write::new(id, Event::Refused { principal, attempt }))
-        .await;
+    let write = Write::new(id, Event::Refused { principal, attempt });
+    if let Err(error) = broker.audit.write(write).await {
+        tracing::error!("{error}");
+    }
 }
 
 /// Records what somebody did to the gateway itself.
