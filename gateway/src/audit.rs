@@ -268,7 +268,7 @@ impl Writer {
     /// Adds entries to the chain; of these, `kept` are first among those kept if that fails.
     async fn add(&mut self, lines: &[Line], kept: usize) -> Result<(), DbError> {
         let mut next = self.walk.clone();
-        let mut links = Vec::with_capacity(lines.len());
+        let mut chain = Vec::with_capacity(lines.len());
         for line in lines.iter().cloned() {
             let at = line.at.as_millisecond();
             let entry = Entry::seal(next.seq + 1, line.id, at, line.body, next.hash);
@@ -276,14 +276,14 @@ impl Writer {
                 seq: entry.seq,
                 hash: entry.hash.clone(),
             };
-            links.push(Link {
+            chain.push(Link {
                 entry,
                 opens: line.opens,
                 labels: line.labels,
             });
         }
         let mac = self.keys.mac(&end_text(&next));
-        if let Err(error) = self.db.chain_add(&links, mac).await {
+        if let Err(error) = self.db.chain_add(&chain, mac).await {
             // Whether the commit took effect is not known: ask where the chain ends now.
             match end_of(&self.db).await {
                 Ok(end) if end == next => {}

@@ -261,11 +261,8 @@ fn confinement(root: bool, found: &mut Findings) {
 
 /// The release of the running kernel, such as `6.12.3-generic`.
 fn kernel() -> String {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    release
+    let system = rustix::system::uname();
+    system.release().to_string_lossy().into_owned()
 }
 
 /// Whether a kernel's Landlock can keep signals and abstract sockets within a domain (6.12).
