@@ -224,6 +224,19 @@ fn confinement(root: bool, found: &mut Findings) {
         );
         return;
     }
+    let reach = "stdio servers run as you: one could ask your systemd, cron or session bus to start a process \
+                 that then speaks for you on the owner's socket";
+    let old = if scopes(&kernel()) {
+        ""
+    } else {
+        "; this kernel is older than 6.12, so one could also signal your processes, the gateway too, and reach \
+         abstract sockets"
+    };
+    found.warn(
+        "confinement",
+        format!("{reach}{old}"),
+        "run as root (servers then get uids of their own), or trust the programs of your servers",
+    );
     let Ok(list) = fs::read_to_string("/sys/kernel/security/lsm") else {
         found.warn(
             "confinement",
@@ -236,19 +249,6 @@ fn confinement(root: bool, found: &mut Findings) {
         found.ok(
             "confinement",
             "Landlock keeps stdio servers out of the data and configuration directories",
-        );
-        let reach = "stdio servers run as you: one could ask your systemd, cron or session bus to start a process \
-                     that then speaks for you on the owner's socket";
-        let old = if scopes(&kernel()) {
-            ""
-        } else {
-            "; this kernel is older than 6.12, so one could also signal your processes, the gateway too, and reach \
-             abstract sockets"
-        };
-        found.warn(
-            "confinement",
-            format!("{reach}{old}"),
-            "run as root (servers then get uids of their own), or trust the programs of your servers",
         );
     } else {
         found.fail(
