@@ -76,14 +76,15 @@ async fn only_the_owner(
     next.run(request).await
 }
 
-/// Records an attempt that was refused outside any action.
+/// Records an attempt that was refused outside any action. It is on the disk when this returns, so
+/// before whoever tried is answered; where the log cannot be written, the refusal stands.
 pub async fn refused(broker: &Broker, principal: String, attempt: String) {
     tracing::warn!(principal, "refused: {attempt}");
     let id = format!("ref_{}", uuid::Uuid::now_v7().simple());
-    broker
-        .audit
-        .write_later(Write::new(id, Event::Refused { principal, attempt }))
-        .await;
+    let write = Write::new(id, Event::Refused { principal, attempt });
+    if let Err(error) = broker.audit.write(write).await {
+        tracing::error!("{error}");
+    }
 }
 
 /// Records what somebody did to the gateway itself.
@@ -350,6 +351,17 @@ async fn servers(State(api): State<Arc<Api>>) -> Json<Value> {
         let mut shown = json!(status);
         if let Some(members) = shown.as_object_mut() {
             members.insert("tools".to_owned(), json!(tools));
+            let doubled = listing.map(|listing| listing.doubled.clone());
+            if let Some(doubled) = doubled.filter(|doubled| !doubled.is_empty())
+                && status.last_error.is_none()
+            {
+                let names: Vec<String> = doubled.into_iter().collect();
+                let text = format!(
+                    "it lists more than one tool named {}; only the first is taken",
+                    names.join(", ")
+                );
+                members.insert("last_error".to_owned(), Value::String(text));
+            }
         }
         shown
     });
@@ -402,5 +414,6 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         "groups": groups,
         "servers": states,
         "open_approvals": broker.approvals.open_count(),
+        "records_waiting": broker.audit.waiting(),
     }))
 }

@@ -199,10 +199,60 @@ impl Approvals {
                     }
                     lock(&approvals.held).insert(held.id.clone(), held);
                 }
-                Err(error) => tracing::error!("question `{}` cannot be read back: {error}", row.id),
+                Err(error) => {
+                    tracing::error!("question `{}` cannot be read back: {error}", row.id);
+                    approvals.give_up(&row).await?;
+                }
             }
         }
         Ok((approvals, to_run))
+    }
+
+    /// Settles a question whose action cannot be read: nobody could be shown what runs.
+    async fn give_up(&self, row: &Row) -> Result<(), DbError> {
+        const WHY: &str = "what was asked cannot be read back, so it is not done";
+        let note = async |event, opens| {
+            let write = Write::new(row.action.clone(), event).opens(opens);
+            if let Err(error) = self.audit.write_or_keep(write).await {
+                tracing::error!("{error}");
+            }
+        };
+        if row.state.is_open() {
+            let to = State::Withdrawn;
+            let decided = Decided {
+                by: None,
+                reason: Some(WHY.to_owned()),
+                scope: None,
+                at: Timestamp::now(),
+            };
+            let answered = record::Event::Answered {
+                approval: QuestionId::new(row.id.clone()),
+                state: to,
+                by: None,
+                reason: decided.reason.clone(),
+            };
+            note(answered, Opens::No).await;
+            self.db
+                .question_move(&row.id, row.state, to, Some(&decided))
+                .await?;
+        }
+        let (outcome, to) = match row.execution {
+            Execution::None => (record::Outcome::Refused, Execution::Refused),
+            Execution::Running => (record::Outcome::Unknown, Execution::Unknown),
+            Execution::Ok | Execution::Error | Execution::Refused | Execution::Unknown => {
+                return self.db.question_delivered(&row.id).await;
+            }
+        };
+        let closed = record::Event::Closed {
+            outcome,
+            detail: Some(WHY.to_owned()),
+            result: None,
+        };
+        note(closed, Opens::Ends).await;
+        self.db
+            .execution_move(&row.id, row.execution, to, None)
+            .await?;
+        self.db.question_delivered(&row.id).await
     }
 
     fn recall(&self, row: &Row) -> Result<Arc<Held>, DbError> {
@@ -463,13 +513,23 @@ impl Approvals {
         self.settle(held, Execution::Running, to, answer).await
     }
 
-    /// An approved action that does not run after all.
+    /// An approved action that does not run after all: that is stored, then recorded, then told. A
+    /// restart must not find it approved and run it.
     ///
     /// # Errors
-    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
-    pub async fn void(&self, held: &Held, answer: Answer) -> Result<(), DbError> {
-        self.settle(held, Execution::None, Execution::Refused, answer)
-            .await
+    /// [`DbError`], and then nothing changed.
+    pub async fn void(
+        &self,
+        held: &Held,
+        outcome: record::Outcome,
+        why: String,
+        answer: Answer,
+    ) -> Result<(), DbError> {
+        self.store(held, Execution::None, Execution::Refused, &answer)
+            .await?;
+        self.close(held, outcome, Some(why)).await;
+        held.answer.send_replace(Some(answer));
+        Ok(())
     }
 
     async fn settle(
@@ -479,6 +539,18 @@ impl Approvals {
         to: Execution,
         answer: Answer,
     ) -> Result<(), DbError> {
+        let stored = self.store(held, from, to, &answer).await;
+        held.answer.send_replace(Some(answer));
+        stored
+    }
+
+    async fn store(
+        &self,
+        held: &Held,
+        from: Execution,
+        to: Execution,
+        answer: &Answer,
+    ) -> Result<(), DbError> {
         let stored = Stored {
             action: held.action.clone(),
             answer: answer.clone(),
@@ -486,17 +558,11 @@ impl Approvals {
         let sealed = serde_json::to_vec(&stored)
             .ok()
             .and_then(|plain| self.keys.seal(held.id.as_str(), &plain).ok())
-            .ok_or(DbError::Unreadable { what: "answer" });
-        let stored = match sealed {
-            Ok(sealed) => self
-                .db
-                .execution_move(held.id.as_str(), from, to, Some(sealed))
-                .await
-                .map(drop),
-            Err(error) => Err(error),
-        };
-        held.answer.send_replace(Some(answer));
-        stored
+            .ok_or(DbError::Unreadable { what: "answer" })?;
+        self.db
+            .execution_move(held.id.as_str(), from, to, Some(sealed))
+            .await
+            .map(drop)
     }
 
     /// Closes the action's record.
@@ -507,7 +573,7 @@ impl Approvals {
             result: None,
         };
         let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
-        if let Err(error) = self.audit.write(write).await {
+        if let Err(error) = self.audit.write_or_keep(write).await {
             tracing::error!("{error}");
         }
     }
@@ -716,6 +782,7 @@ mod tests {
             name: name.to_owned(),
             args: serde_json::json!({ "a": 1 }),
             definition: Digest::of(b"definition"),
+            meta: None,
             identity: Digest::of(b"identity"),
         }
     }
@@ -749,6 +816,19 @@ mod tests {
             .ask(approvals.new_id(), question, shown, Timestamp::now())
             .await
             .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_of_a_void_that_is_not_stored() {
+        let data = tempfile::tempdir().unwrap();
+        let (approvals, _, db) = open(data.path()).await;
+        let held = ask(&approvals, "one").await;
+        db.close().await;
+        let no = Answer::Refused("no".to_owned());
+        let why = "why".to_owned();
+        let void = approvals.void(&held, record::Outcome::Refused, why, no);
+        void.await.unwrap_err();
+        assert!(!held.is_answered());
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod flights;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use policy::action::{Action, Digest, Kind, Method};
 use policy::approval::{self, Scope};
 use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
@@ -29,6 +30,8 @@ use crate::db::approvals::Decided;
 use crate::identity::{Identity, Principal};
 use crate::keys::Keys;
 use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+
+use flights::Flights;
 
 /// What an agent asks for, as it came in.
 #[derive(Debug)]
@@ -89,18 +92,6 @@ pub enum Receipt {
     Flight(Digest, ActionId),
 }
 
-/// An allowed action that may change something, until its answer is in the caller's hands.
-#[derive(Clone, Debug)]
-struct Flight {
-    action: ActionId,
-    present: Arc<AtomicUsize>,
-    answer: tokio::sync::watch::Receiver<Option<Answer>>,
-    since: Timestamp,
-}
-
-/// How long the answer of an action waits for a caller whose stream broke.
-const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
-
 /// How long an approved action waits when it could not be stored that it begins.
 const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -129,7 +120,7 @@ pub struct Broker {
     pub tasks: TaskTracker,
     /// The gateway is stopping.
     pub stopping: CancellationToken,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    flights: Flights,
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -185,7 +176,7 @@ impl Broker {
             known_secrets,
             stopping,
             tasks: TaskTracker::new(),
-            flights: Mutex::default(),
+            flights: Flights::default(),
             asking: tokio::sync::Mutex::default(),
         })
     }
@@ -207,7 +198,7 @@ impl Broker {
         if let Some(done) = self.reattach(&action.sameness()).await {
             return done;
         }
-        let (verdict, record) = self.decide(action, call.meta.as_ref());
+        let (verdict, record) = self.decide(action);
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
@@ -274,6 +265,7 @@ impl Broker {
             method: call.method,
             name: call.name.clone(),
             args: call.args.clone(),
+            meta: call.meta.clone(),
             definition,
             identity,
         })
@@ -306,15 +298,10 @@ impl Broker {
         traits::resolve(server.trust, tool, hints)
     }
 
-    fn facts(
-        &self,
-        action: Action,
-        conversation: &Conversation,
-        meta: Option<&Map<String, Value>>,
-    ) -> Facts {
+    fn facts(&self, action: Action, conversation: &Conversation) -> Facts {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
         let mut credentials = secret::find(&action.args, &known);
-        if let Some(meta) = meta {
+        if let Some(meta) = &action.meta {
             let found = secret::find(&Value::Object(meta.clone()), &known);
             credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
         }
@@ -335,10 +322,10 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide(&self, action: Action, meta: Option<&Map<String, Value>>) -> (Verdict, Write) {
+    fn decide(&self, action: Action) -> (Verdict, Write) {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, meta);
+        let facts = self.facts(action, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -348,15 +335,22 @@ impl Broker {
         (verdict, write)
     }
 
-    /// The record of a decision, with the credentials in the arguments masked.
+    /// The record of a decision, with the credentials in the arguments and `_meta` masked.
     fn decided(&self, mut facts: Facts, why: Why) -> Write {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let (masked, hidden) = secret::mask(&facts.action.args, &known);
-        let sealed_args = hidden.then(|| {
-            self.keys
-                .mac(&policy::action::canonical(&facts.action.args))
-        });
-        facts.action.args = masked;
+        let Action { args, meta, .. } = &mut facts.action;
+        let whole = match &meta {
+            Some(meta) => json!([args, meta]),
+            None => args.clone(),
+        };
+        let (masked, mut hidden) = secret::mask(args, &known);
+        *args = masked;
+        if let Some(meta) = meta {
+            let (masked, any) = secret::mask(&Value::Object(std::mem::take(meta)), &known);
+            *meta = masked.as_object().cloned().unwrap_or_default();
+            hidden |= any;
+        }
+        let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&whole)));
         // A resource's name is its URI, which can hold a credential like any argument.
         facts.action.name = secret::mask_text(&facts.action.name, &known);
         for grant in &mut facts.grants {
@@ -396,7 +390,9 @@ impl Broker {
     }
 
     /// Puts a question; the identical one that was put meanwhile is joined.
-    async fn ask(&self, question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+    async fn ask(&self, mut question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+        // People are shown the arguments, so nothing else runs after their yes.
+        question.action.meta = None;
         let _one = self.asking.lock().await;
         if let Some(held) = self.approvals.find(&question.action.sameness()) {
             return Ok(held);
@@ -470,13 +466,7 @@ impl Broker {
 
     /// The answer of an identical action whose caller's stream broke before it was handed over.
     async fn reattach(&self, sameness: &Digest) -> Option<Done> {
-        let flight = {
-            let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights
-                .get(sameness)
-                .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
-                .cloned()?
-        };
+        let flight = self.flights.abandoned(sameness)?;
         let mut answer = flight.answer;
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
         Some(Done {
@@ -490,23 +480,17 @@ impl Broker {
         let receipt = (!self.reads_only(permit.action()))
             .then(|| (permit.action().sameness(), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
-        if let Some((sameness, action)) = &receipt {
-            let flight = Flight {
-                action: action.clone(),
-                present: call.present.clone(),
-                answer: answer.clone(),
-                since: Timestamp::now(),
-            };
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.retain(|_, flight| flight.since.duration_until(Timestamp::now()) < FLIGHT_KEPT);
-            flights.insert(sameness.clone(), flight);
+        let owed = receipt.is_some();
+        if owed {
+            self.flights
+                .begin(permit.action(), call.present.clone(), answer);
         }
         let (reports, mut progress) = mpsc::channel(64);
         let broker = self.clone();
-        let (cancel, meta) = (call.cancel.clone(), call.meta.clone());
+        let cancel = call.cancel.clone();
         let doing = self.tasks.spawn(async move {
             let id = permit.action().id.to_string();
-            let (answer, outcome, detail) = broker.perform(&permit, meta, cancel, reports).await;
+            let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
             let result = match &answer {
                 Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
                 Answer::Refused(_) => None,
@@ -520,7 +504,10 @@ impl Broker {
                 .audit
                 .write_later(Write::new(id, closed).opens(Opens::Ends))
                 .await;
-            tell.send_replace(Some(answer.clone()));
+            if owed {
+                tell.send_replace(Some(answer.clone()));
+                broker.flights.ended(&permit.action().conversation);
+            }
             answer
         });
         let mut doing = std::pin::pin!(doing);
@@ -576,18 +563,13 @@ impl Broker {
     async fn perform(
         &self,
         permit: &Permit,
-        meta: Option<Map<String, Value>>,
         cancel: CancellationToken,
         progress: mpsc::Sender<Value>,
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
-        let mut params = params(action);
-        if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
-            params.insert("_meta".to_owned(), Value::Object(meta));
-        }
         let request = Request {
             method: action.method.as_str().to_owned(),
-            params,
+            params: params(action),
             deadline: self.deadline(&action.server),
             cancel,
             progress: Some(progress),
@@ -727,13 +709,12 @@ impl Broker {
     /// Decides the stored action again, and does it.
     async fn release(&self, held: &Held) -> Result<(), DecideError> {
         let void = async |why: String| {
-            self.approvals
-                .close(held, Outcome::Refused, Some(why.clone()))
-                .await;
             let text = format!(
                 "NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew."
             );
-            self.approvals.void(held, Answer::Refused(text)).await
+            self.approvals
+                .void(held, Outcome::Refused, why, Answer::Refused(text))
+                .await
         };
         let token = held
             .action
@@ -750,10 +731,8 @@ impl Broker {
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
             let (answer, outcome) = failure(&held.action.server, &error);
-            self.approvals
-                .close(held, outcome, Some(error.to_string()))
-                .await;
-            return Ok(self.approvals.void(held, answer).await?);
+            let why = error.to_string();
+            return Ok(self.approvals.void(held, outcome, why, answer).await?);
         }
         let mut action = held.action.clone();
         let listing = self.catalog.known(&action.server);
@@ -786,7 +765,7 @@ impl Broker {
         });
         // Nobody's going away cancels what a person approved; stopping the gateway does.
         let (answer, outcome, detail) = self
-            .perform(&permit, None, self.stopping.child_token(), reports)
+            .perform(&permit, self.stopping.child_token(), reports)
             .await;
         let _ = forwarding.await;
         self.approvals.close(held, outcome, detail).await;
@@ -797,7 +776,7 @@ impl Broker {
     fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, None);
+        let facts = self.facts(action, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let labels = take_labels(&mut conversation, permit.action(), tool, &why);
@@ -811,14 +790,7 @@ impl Broker {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
             Receipt::Flight(sameness, action) => {
-                let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-                // Not the one of a later, identical action: its answer is still owed.
-                if flights
-                    .get(sameness)
-                    .is_some_and(|one| one.action == *action)
-                {
-                    flights.remove(sameness);
-                }
+                self.flights.redeem(sameness, action);
             }
         }
     }
@@ -904,12 +876,16 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
 
 /// The request's parameters, made from the action alone.
 fn params(action: &Action) -> Value {
-    match action.method {
+    let mut params = match action.method {
         Method::Call | Method::Prompt => json!({ "name": action.name, "arguments": action.args }),
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             action.args.clone()
         }
+    };
+    if let (Some(meta), Some(params)) = (&action.meta, params.as_object_mut()) {
+        params.insert("_meta".to_owned(), Value::Object(meta.clone()));
     }
+    params
 }
 
 /// One text for what is not there, not granted and not to be known of.

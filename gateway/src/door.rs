@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures::StreamExt as _;
 
 use crate::api;
 use crate::broker::Broker;
@@ -111,7 +112,14 @@ async fn ready(State(broker): State<Arc<Broker>>) -> Response {
     if broker.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    "ready\n".into_response()
+    match broker.audit.waiting() {
+        0 => "ready\n".into_response(),
+        waiting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the log cannot be written: {waiting} records wait\n"),
+        )
+            .into_response(),
+    }
 }
 
 /// Refuses every host that is not ours (DNS rebinding) and every foreign origin, on every route.
@@ -170,8 +178,21 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
     if length.is_some_and(|length| length > door.broker.config.max_body as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
+    let revoked = door.broker.identity.revocation(&principal.token);
     request.extensions_mut().insert(principal);
-    next.run(request).await
+    let response = tokio::select! {
+        response = next.run(request) => response,
+        () = revoked.cancelled() => return StatusCode::UNAUTHORIZED.into_response(),
+    };
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind != "text/event-stream") {
+        return response;
+    }
+    // A stream ends with its token.
+    response.map(|body| {
+        let events = body.into_data_stream();
+        Body::from_stream(events.take_until(revoked.cancelled_owned()))
+    })
 }
 
 /// The owner's routes, asked for with an agent's token: no, and it is in the log.

@@ -10,6 +10,7 @@ use jsonwebtoken::{
 };
 use policy::ids::{ConversationId, GroupName};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::db::tokens::Issued;
 use crate::db::{Db, DbError};
@@ -81,7 +82,24 @@ pub struct Identity {
     keys: Arc<Keys>,
     db: Db,
     audience: String,
-    live: RwLock<HashMap<String, Issued>>,
+    live: RwLock<HashMap<String, Live>>,
+}
+
+/// A token and whoever acts on its end.
+#[derive(Debug)]
+struct Live {
+    issued: Issued,
+    revoked: CancellationToken,
+}
+
+impl From<Issued> for Live {
+    fn from(issued: Issued) -> Self {
+        let revoked = CancellationToken::new();
+        if issued.revoked_at.is_some() {
+            revoked.cancel();
+        }
+        Self { issued, revoked }
+    }
 }
 
 impl Identity {
@@ -94,7 +112,7 @@ impl Identity {
             .tokens()
             .await?
             .into_iter()
-            .map(|token| (token.id.clone(), token))
+            .map(|token| (token.id.clone(), Live::from(token)))
             .collect();
         let audience = format!("portcullis:{}", keys.instance);
         Ok(Self {
@@ -153,7 +171,7 @@ impl Identity {
         self.live
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(issued.id.clone(), issued.clone());
+            .insert(issued.id.clone(), issued.clone().into());
         Ok((issued, token))
     }
 
@@ -179,7 +197,8 @@ impl Identity {
             .unwrap_or_else(PoisonError::into_inner)
             .get_mut(id)
         {
-            token.revoked_at.get_or_insert(now);
+            token.issued.revoked_at.get_or_insert(now);
+            token.revoked.cancel();
         }
         Ok(Some(first))
     }
@@ -191,7 +210,7 @@ impl Identity {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
-            .cloned()
+            .map(|token| token.issued.clone())
             .collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
@@ -215,7 +234,7 @@ impl Identity {
             .map_err(|_| NotAccepted)?
             .claims;
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let issued = live.get(&claims.jti).ok_or(NotAccepted)?;
+        let issued = &live.get(&claims.jti).ok_or(NotAccepted)?.issued;
         if issued.revoked_at.is_some()
             || issued.group.as_str() != claims.sub
             || issued.expires_at <= Timestamp::now()
@@ -229,10 +248,24 @@ impl Identity {
         })
     }
 
+    /// Is cancelled when a token is revoked; at once for one that nobody knows.
+    pub fn revocation(&self, id: &str) -> CancellationToken {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.get(id).map_or_else(
+            || {
+                let revoked = CancellationToken::new();
+                revoked.cancel();
+                revoked
+            },
+            |token| token.revoked.clone(),
+        )
+    }
+
     /// Whether a token of this id was issued and not revoked. It may have expired since: a person's
     /// yes to what it asked before stands.
     pub fn not_revoked(&self, id: &str) -> bool {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.get(id).is_some_and(|token| token.revoked_at.is_none())
+        live.get(id)
+            .is_some_and(|token| token.issued.revoked_at.is_none())
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use policy::action::{Digest, hex};
+use policy::record::Event::Noted;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::approvals::Approvals;
-use crate::audit::Audit;
+use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, Paths};
@@ -30,6 +31,7 @@ use crate::door::{self, Door};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
+use crate::orphans::{self, Reaper};
 use crate::peer::Peer;
 use crate::secrets::Secret;
 use crate::upstreams::{Event, Homes, Spec, Transport, Upstreams};
@@ -109,6 +111,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
 
+    // Before anything is started: whatever descends from us stays known as such.
+    orphans::adopt().map_err(system("the processes that lose their parent"))?;
     // Everything we make is ours alone; servers get an ordinary mask back.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // One TLS library for all that speaks TLS here; a second install is the same one.
@@ -204,6 +208,15 @@ async fn open(
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    if db.chain_is_missing().await? {
+        let what = "the log was found empty, though there were tokens, questions or labels: what it held is gone";
+        tracing::error!("{what}");
+        let noted = Noted {
+            by: "portcullis".to_owned(),
+            what: what.to_owned(),
+        };
+        audit.write(Write::new("note_empty_log", noted)).await?;
+    }
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
     let upstreams = Upstreams::new(specs(&config), homes(paths), events);
@@ -376,13 +389,17 @@ async fn known_secrets(config: &Config) -> Vec<String> {
     known
 }
 
-/// Settles what expires, until the gateway stops.
+/// Settles what expires and lets orphans go that have ended, until the gateway stops.
 async fn tick(broker: Arc<Broker>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
+    let mut reaper = Reaper::default();
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
-            _ = every.tick() => broker.approvals.tick(jiff::Timestamp::now()).await,
+            _ = every.tick() => {
+                broker.approvals.tick(jiff::Timestamp::now()).await;
+                reaper.look(&broker.upstreams.supervisors(), Instant::now());
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::ids::{ActionId, ConversationId, GroupName, RunId};
 
@@ -96,6 +96,10 @@ pub struct Action {
     pub name: String,
     /// The arguments as they will be sent.
     pub args: Value,
+    /// What is sent beside them as `_meta`, without what is reserved. It is no part of
+    /// [`sameness`](Self::sameness): clients write trace and call ids there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Map<String, Value>>,
     /// Digest over the definition that the arguments were written against.
     pub definition: Digest,
     /// Digest over what the server is: its command or address.

@@ -50,11 +50,12 @@ impl Outcome {
 pub enum Event {
     /// An action was decided. Written before anything is done.
     Decided {
-        /// What the decision was made from; credentials in the arguments are masked.
+        /// What the decision was made from; credentials in the arguments and `_meta` are masked.
         facts: Box<Facts>,
         /// The decision.
         why: Why,
-        /// Keyed digest over the arguments as they were, where anything was masked.
+        /// Keyed digest over the arguments as they were, where anything was masked; with `_meta`,
+        /// over both in an array.
         #[serde(skip_serializing_if = "Option::is_none")]
         sealed_args: Option<String>,
         /// The question that was put.
@@ -236,6 +237,9 @@ pub struct Story {
     pub tool: String,
     /// The arguments, credentials masked.
     pub args: serde_json::Value,
+    /// What was sent as `_meta`, credentials masked; of a question, what came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<serde_json::Map<String, serde_json::Value>>,
     /// What was decided.
     pub decision: Decision,
     /// The rules and closed gates that had a say.
@@ -289,6 +293,7 @@ impl Story {
             principal: principal.to_owned(),
             tool: tool.to_owned(),
             args: serde_json::Value::Null,
+            meta: None,
             decision,
             rules: Vec::new(),
             labels: Vec::new(),
@@ -316,6 +321,7 @@ impl Story {
                     conversation: action.conversation.to_string(),
                     tool: action.tool(),
                     args: action.args,
+                    meta: action.meta,
                     rules: why
                         .rules
                         .iter()

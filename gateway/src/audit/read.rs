@@ -145,7 +145,12 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
         problem: problem.to_owned(),
     };
     match end {
-        None if walk.seq == 0 => {}
+        None if walk.seq == 0 => {
+            if db.chain_is_missing().await? {
+                let problem = "the log is empty, though there are tokens, questions or labels that it recorded";
+                return Err(missing(1, problem).into());
+            }
+        }
         None => return Err(missing(walk.seq, "the mark of where the log ends was removed").into()),
         Some(end) => {
             let Some(entry) = at_end else {

@@ -199,10 +199,12 @@ fn show(story: &Story, out: Output) -> String {
     line("hash", story.hash.as_str().into());
     line("prev", story.prev.as_str().into());
     let mut text = out.lines(lines);
-    if !story.args.is_null() {
-        let args = serde_json::to_string_pretty(&story.args).unwrap_or_default();
-        text += "arguments\n";
-        for line in printable_lines(&args).lines() {
+    let meta = story.meta.as_ref().map(serde_json::to_string_pretty);
+    let args = (!story.args.is_null()).then(|| serde_json::to_string_pretty(&story.args));
+    for (title, part) in [("arguments", args), ("_meta", meta)] {
+        let Some(Ok(part)) = part else { continue };
+        let _ = writeln!(text, "{title}");
+        for line in printable_lines(&part).lines() {
             let _ = writeln!(text, "  {line}");
         }
     }

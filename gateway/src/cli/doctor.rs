@@ -224,6 +224,19 @@ fn confinement(root: bool, found: &mut Findings) {
         );
         return;
     }
+    let reach = "stdio servers run as you: one could ask your systemd, cron or session bus to start a process \
+                 that then speaks for you on the owner's socket";
+    let old = if scopes(&kernel()) {
+        ""
+    } else {
+        "; this kernel is older than 6.12, so one could also signal your processes, the gateway too, and reach \
+         abstract sockets"
+    };
+    found.warn(
+        "confinement",
+        format!("{reach}{old}"),
+        "run as root (servers then get uids of their own), or trust the programs of your servers",
+    );
     let Ok(list) = fs::read_to_string("/sys/kernel/security/lsm") else {
         found.warn(
             "confinement",
@@ -244,6 +257,20 @@ fn confinement(root: bool, found: &mut Findings) {
             "run as root (servers then get uids of their own), or on Linux 5.13 or later with `landlock` among the LSMs",
         );
     }
+}
+
+/// The release of the running kernel, such as `6.12.3-generic`.
+fn kernel() -> String {
+    let system = rustix::system::uname();
+    system.release().to_string_lossy().into_owned()
+}
+
+/// Whether a kernel's Landlock can keep signals and abstract sockets within a domain (6.12).
+fn scopes(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
 }
 
 fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
@@ -366,5 +393,21 @@ fn people(config: &Config, found: &mut Findings) {
             "nobody is an owner, so every command needs `--user`",
             "give one user `role = \"owner\"`",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn landlock_scopes_came_with_6_12() {
+        for (release, scopes) in [
+            ("5.15.0-1", false),
+            ("6.8.0-45-generic", false),
+            ("6.12.1", true),
+            ("7.1-rc2", true),
+            ("unheard of", false),
+        ] {
+            assert_eq!(super::scopes(release), scopes, "{release}");
+        }
     }
 }

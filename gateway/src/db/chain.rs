@@ -241,6 +241,20 @@ impl Db {
         Ok(())
     }
 
+    /// Whether the log is empty though there is what only comes with a record: tokens, questions,
+    /// labels, open actions.
+    ///
+    /// # Errors
+    /// [`DbError`], if that cannot be read.
+    pub async fn chain_is_missing(&self) -> Result<bool, DbError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM audit) AND NOT EXISTS (SELECT 1 FROM chain_end) \
+                   AND (EXISTS (SELECT 1 FROM tokens) OR EXISTS (SELECT 1 FROM approvals) \
+                   OR EXISTS (SELECT 1 FROM labels) OR EXISTS (SELECT 1 FROM running)) AS missing";
+        let statement = Statement::from_string(self.conn.get_database_backend(), sql);
+        let row = self.conn.query_one_raw(statement).await?;
+        Ok(row.is_some_and(|row| row.try_get("", "missing").unwrap_or(true)))
+    }
+
     /// Adds a link and leaves the end where it was, as only SQL by hand does.
     #[cfg(test)]
     pub(crate) async fn chain_forge(&self, link: &Link, end: &End) -> Result<(), DbError> {

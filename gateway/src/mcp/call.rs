@@ -18,6 +18,10 @@ use crate::broker::{Call, Note, unknown};
 /// clients after 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// Resources of this scheme keep their URIs on every endpoint: hosts know them from the definitions of
+/// tools, which are passed on as they came (SEP-1865).
+const UI: &str = "ui://";
+
 /// Answers one request into its log.
 pub(super) async fn answer(
     mcp: &Arc<Mcp>,
@@ -61,7 +65,7 @@ pub(super) async fn answer(
                 ),
             }
         }
-        _ => match Target::read(caller, method, &params) {
+        _ => match Target::read(mcp, caller, method, &params).await {
             Ok(target) => Box::pin(act(mcp, caller, id, target, params, log)).await,
             Err(error) => end("error", &error.to_string()),
         },
@@ -107,7 +111,12 @@ struct Target {
 }
 
 impl Target {
-    fn read(caller: &Caller, method: &str, params: &Map<String, Value>) -> Result<Self, Value> {
+    async fn read(
+        mcp: &Arc<Mcp>,
+        caller: &Caller,
+        method: &str,
+        params: &Map<String, Value>,
+    ) -> Result<Self, Value> {
         let scope = caller.scope.as_deref();
         let text = |name: &str| {
             let missing =
@@ -141,7 +150,13 @@ impl Target {
             }
             Method::Read | Method::Subscribe | Method::Unsubscribe => {
                 let public = text("uri")?;
-                let (server, uri) = split(scope, public, "+").ok_or_else(unknown)?;
+                let found = if scope.is_none() && public.starts_with(UI) {
+                    let server = lists::server_of(mcp, caller, public).await;
+                    server.map(|server| (server, public.to_owned()))
+                } else {
+                    split(scope, public, "+")
+                };
+                let (server, uri) = found.ok_or_else(unknown)?;
                 Ok(Self {
                     method,
                     server,
@@ -198,7 +213,7 @@ fn split(scope: Option<&str>, public: &str, mark: &str) -> Option<(String, Strin
 
 /// The URI by which clients know a server's resource.
 pub(super) fn public_uri(scope: Option<&str>, server: &str, uri: &str) -> String {
-    if scope.is_some() || uri.starts_with("ui://") {
+    if scope.is_some() || uri.starts_with(UI) {
         uri.to_owned()
     } else {
         format!("{server}+{uri}")

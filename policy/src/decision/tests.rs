@@ -27,6 +27,7 @@ fn action(method: Method) -> Action {
         name: "send".into(),
         args: json!({"to": "ana@example.org"}),
         definition: Digest::of(b"definition"),
+        meta: None,
         identity: Digest::of(b"identity"),
     }
 }

@@ -135,6 +135,11 @@ def snoop(data: str, config: str, **_) -> str:
     return json.dumps(found)
 
 
+def bomb(**_) -> str:
+    """Its schema is a few lines that stand for 2^30."""
+    return "not checked"
+
+
 def leave(**_) -> str:
     """Leaves a process behind that wants to outlive everything."""
     program = (
@@ -202,7 +207,12 @@ TOOLS = {
     forge: {"program": STRING, "config": STRING, "data": STRING, "id": STRING},
     snoop: {"data": STRING, "config": STRING},
     leave: {},
+    bomb: {},
 }
+DOUBLING = {"d%d" % n: {"anyOf": [{"$ref": "#/$defs/d%d" % (n + 1)}] * 2} for n in range(30)}
+SCHEMAS = {bomb: {"type": "object", "$defs": {**DOUBLING, "d30": {"type": "null"}}, "additionalProperties": {"$ref": "#/$defs/d0"}}}
+
+UI = ["ui://%s/page+1" % sys.argv[2], "ui://shared"] if sys.argv[1:2] == ["--ui"] else []
 
 
 def tools() -> list:
@@ -210,7 +220,7 @@ def tools() -> list:
         {
             "name": tool.__name__,
             "description": (tool.__doc__ or tool.__name__).strip(),
-            "inputSchema": {"type": "object", "properties": properties, "required": list(properties)},
+            "inputSchema": SCHEMAS.get(tool) or {"type": "object", "properties": properties, "required": list(properties)},
         }
         for tool, properties in TOOLS.items()
     ]
@@ -238,11 +248,19 @@ def main() -> None:
         if method == "initialize":
             version = params.get("protocolVersion", "2025-11-25")
             info = {"name": "stand-in", "version": "1"}
-            send({"id": id, "result": {"protocolVersion": version, "capabilities": {"tools": {}, "logging": {}}, "serverInfo": info}})
+            capabilities = {"tools": {}, "logging": {}, **({"resources": {}} if UI else {})}
+            send({"id": id, "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}})
         elif method == "tools/list":
-            send({"id": id, "result": {"tools": tools()}})
+            twice = [{**tools()[0], "description": "the second"}] if "--twice" in sys.argv else []
+            send({"id": id, "result": {"tools": tools() + twice}})
         elif method == "tools/call":
             threading.Thread(target=call, args=(id, params), daemon=True).start()
+        elif method == "resources/list":
+            # `--ui NAME` offers the page of one server alone, and one that others may have as well.
+            send({"id": id, "result": {"resources": [{"uri": uri, "name": uri} for uri in UI]}})
+        elif method == "resources/read":
+            page = {"uri": params.get("uri"), "text": "page of %s" % "".join(sys.argv[2:])}
+            send({"id": id, "result": {"contents": [page]}})
         elif method in ("ping", "logging/setLevel"):
             send({"id": id, "result": {}})
         elif id is not None and method:
