@@ -276,7 +276,7 @@ def test_long_requests_that_wait_are_limited(gateway):
 
     for number in range(18):  # together more than 64 MiB
         threading.Thread(target=append, args=(number,), daemon=True).start()
-    wait_for(lambda: answers, 40, "refusal of a request")
+    wait_for(lambda: answers, 120, "refusal of a request")
     assert answers[0].code == -32000 and "MiB" in answers[0].message["error"]["message"], answers[0].body
     assert call(gate, gate.token("dev"), "odd__echo", {"text": "others"}).text == "others"
     gate.kill()
