@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use policy::action::{Digest, hex};
+use runtimes::house::{House, Plan};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -32,7 +33,7 @@ use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
 use crate::peer::Peer;
 use crate::secrets::Secret;
-use crate::upstreams::{Event, Homes, Spec, Transport, Upstreams};
+use crate::upstreams::{Event, Spec, Transport, Upstreams};
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -206,7 +207,8 @@ async fn open(
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
-    let upstreams = Upstreams::new(specs(&config), homes(paths), events);
+    let house = House::new(plan(paths));
+    let upstreams = Upstreams::new(specs(&config), house, events);
     let identities = config
         .servers
         .iter()
@@ -328,9 +330,9 @@ fn identity(server: &config::Server) -> Digest {
     })
 }
 
-/// Homes of servers lie beside the data directory's tree, not in it: as root every server is another
+/// Homes of programs lie beside the data directory's tree, not in it: as root every program is another
 /// user, and none of them may enter that.
-fn homes(paths: &Paths) -> Homes {
+fn plan(paths: &Paths) -> Plan {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let data = real(&paths.data);
     let root = if rustix::process::geteuid().is_root() {
@@ -344,11 +346,14 @@ fn homes(paths: &Paths) -> Homes {
         data.join("homes")
     };
     let config = paths.config.parent().map(real);
-    Homes {
+    Plan {
         root,
         protected: std::iter::once(data)
             .chain(config.filter(|config| config.parent().is_some()))
             .collect(),
+        // This very binary, even if the file was replaced since.
+        supervisor: PathBuf::from("/proc/self/exe"),
+        path: config::env_var("PATH"),
     }
 }
 

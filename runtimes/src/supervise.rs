@@ -1,4 +1,4 @@
-//! The supervisor: one process between the gateway and everything a stdio server starts.
+//! The supervisor: one process between the gateway and everything a program of it starts.
 //!
 //! `portcullis supervise … -- COMMAND ARGS` runs the command so that it cannot outlive or overreach
 //! the gateway. It is the child subreaper of the whole tree, so no descendant can slip away by
@@ -15,7 +15,7 @@ mod confine;
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, io,
     os::unix::{
         ffi::OsStrExt,
@@ -55,6 +55,8 @@ struct Job {
     protected: Vec<PathBuf>,
     program: OsString,
     args: Vec<OsString>,
+    /// Where `program` is looked up: for messages only.
+    path: Option<String>,
 }
 
 /// What happens while the command runs.
@@ -69,8 +71,9 @@ enum Happened {
 }
 
 /// Runs the supervisor over the arguments after `supervise` and returns the command's own status.
-pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    match parse(args).and_then(run) {
+/// `path` is the `PATH` of its environment.
+pub fn main(args: impl Iterator<Item = OsString>, path: Option<String>) -> ExitCode {
+    match parse(args, path).and_then(run) {
         Ok(status) => {
             let code = status
                 .code()
@@ -85,7 +88,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Job, String> {
+fn parse(mut args: impl Iterator<Item = OsString>, path: Option<String>) -> Result<Job, String> {
     let (mut uid, mut gid) = (None, None);
     let (mut cwd, mut home, mut protected) = (None, None, Vec::new());
     while let Some(flag) = args.next() {
@@ -113,6 +116,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Job, String> {
         protected,
         program: args.next().ok_or_else(missing)?,
         args: args.collect(),
+        path,
     })
 }
 
@@ -171,7 +175,7 @@ fn explain(job: &Job, error: &io::Error) -> String {
         .map_or_else(|| "this user".to_owned(), |(uid, _)| format!("uid {uid}"));
     let kind = error.kind();
     // Where PATH names a directory closed to the uid, a missing program looks like a forbidden one.
-    let hint = if kind == io::ErrorKind::NotFound || !exists(&job.program) {
+    let hint = if kind == io::ErrorKind::NotFound || !exists(job) {
         "check that it is installed, in PATH, and that the working directory exists"
     } else if kind == io::ErrorKind::PermissionDenied {
         "servers run under a uid of their own: install it, its interpreter and the working \
@@ -186,13 +190,13 @@ fn explain(job: &Job, error: &io::Error) -> String {
 }
 
 /// Whether the program is where its path, or `PATH`, says.
-fn exists(program: &OsStr) -> bool {
-    if program.as_bytes().contains(&b'/') {
-        return Path::new(program).exists();
+fn exists(job: &Job) -> bool {
+    if job.program.as_bytes().contains(&b'/') {
+        return Path::new(&job.program).exists();
     }
-    let path = crate::config::env_var("PATH").unwrap_or_default();
+    let path = job.path.as_deref().unwrap_or_default();
     path.split(':')
-        .any(|dir| Path::new(dir).join(program).is_file())
+        .any(|dir| Path::new(dir).join(&job.program).is_file())
 }
 
 /// Tells when nobody can write to our input any more, even while unread bytes are left in it.
