@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use policy::action::{Digest, hex};
+use runtimes::bundled::NotThere;
 use runtimes::house::{House, Plan};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -207,7 +208,11 @@ async fn open(
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
-    let house = House::new(plan(paths));
+    let plan = plan(paths);
+    for missing in missing(&config, &plan) {
+        tracing::warn!("{missing}");
+    }
+    let house = House::new(plan);
     let upstreams = Upstreams::new(specs(&config), house, events);
     let identities = config
         .servers
@@ -354,7 +359,22 @@ fn plan(paths: &Paths) -> Plan {
         // This very binary, even if the file was replaced since.
         supervisor: PathBuf::from("/proc/self/exe"),
         path: config::env_var("PATH"),
+        bundled: config::beside_us(),
     }
+}
+
+/// The programs that come with the gateway, are configured, and are not there.
+fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
+    let commands = config
+        .servers
+        .values()
+        .filter_map(|server| match &server.transport {
+            config::Transport::Stdio { command, .. } => Some(command),
+            config::Transport::Http { .. } => None,
+        });
+    commands
+        .filter_map(|command| plan.bundled(command.as_ref()).err())
+        .collect()
 }
 
 /// The secrets that can be known at the start, to be found in arguments and masked in the log. Plain

@@ -28,7 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::lock;
+use crate::{
+    bundled::{self, NotThere},
+    lock,
+};
 
 /// The first uid given to programs, and how many there are. No system hands out uids here.
 const FIRST_UID: u32 = 1_900_000_000;
@@ -48,7 +51,7 @@ pub struct House {
     supervisors: Arc<Mutex<HashSet<u32>>>,
 }
 
-/// How a [`House`] is laid out; whoever makes one looks these up.
+/// How a [`House`] is laid out.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Holds one directory per program. As root, every directory above it must be passable (`x`)
@@ -60,6 +63,22 @@ pub struct Plan {
     pub supervisor: PathBuf,
     /// Where programs are looked up; `None` for the system's own directories.
     pub path: Option<String>,
+    /// Where the programs lie that come with the gateway.
+    pub bundled: Option<PathBuf>,
+}
+
+impl Plan {
+    fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or(DEFAULT_PATH)
+    }
+
+    /// The file of a program that comes with the gateway; `None` if it does not.
+    ///
+    /// # Errors
+    /// [`NotThere`], where it does and is missing.
+    pub fn bundled(&self, program: &OsStr) -> Result<Option<PathBuf>, NotThere> {
+        bundled::find(program, self.bundled.as_deref(), self.path())
+    }
 }
 
 /// Who is to be taken in.
@@ -149,8 +168,8 @@ impl House {
     /// Starts a program under a supervisor, with its home made and its environment emptied.
     ///
     /// # Errors
-    /// Where its home cannot be made, or the supervisor cannot be started. What becomes of the
-    /// program itself is told on its standard error.
+    /// Where its home cannot be made, the supervisor cannot be started, or a program that comes with
+    /// the gateway is missing. What becomes of another program is told on its standard error.
     pub fn take_in(&self, lodger: &Lodger<'_>) -> io::Result<Tenant> {
         let mut command = self.command(lodger)?;
         command
@@ -176,6 +195,8 @@ impl House {
     }
 
     fn command(&self, lodger: &Lodger<'_>) -> io::Result<Command> {
+        let missing = |error| io::Error::new(io::ErrorKind::NotFound, error);
+        let bundled = self.plan.bundled(lodger.program).map_err(missing)?;
         let root = &self.plan.root;
         let home = root.join(lodger.home);
         let tmp = home.join("tmp");
@@ -204,6 +225,9 @@ impl House {
         }
         line.extend(["--home".into(), home.clone().into()]);
         line.extend(["--cwd".into(), lodger.cwd.unwrap_or(&home).into()]);
+        if let Some(file) = bundled {
+            line.extend(["--file".into(), file.into()]);
+        }
         line.extend(["--".into(), lodger.program.to_owned()]);
 
         let mut supervised = Command::new(&self.plan.supervisor);
@@ -212,7 +236,7 @@ impl House {
             .args(line)
             .args(lodger.args)
             .env_clear()
-            .env("PATH", self.plan.path.as_deref().unwrap_or(DEFAULT_PATH))
+            .env("PATH", self.plan.path())
             .env("HOME", &home)
             .env("TMPDIR", tmp)
             .env("LANG", "C.UTF-8")

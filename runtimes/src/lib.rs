@@ -5,9 +5,10 @@
 //! gateway's environment: what a program gets, its caller names.
 //!
 //! Reading order: [`runtime`] (the port: launch, wait, stop), [`child`] (agents as child
-//! processes), [`house`] (homes, uids and who lives), [`tail`], [`supervise`] (the process between
-//! us and everything that a program starts).
+//! processes), [`house`] (homes, uids and who lives), [`bundled`] (what comes with the gateway),
+//! [`tail`], [`supervise`] (the process between us and everything that a program starts).
 
+pub mod bundled;
 pub mod child;
 pub mod house;
 pub mod runtime;

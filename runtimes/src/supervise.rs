@@ -17,9 +17,12 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     fs, io,
-    os::unix::{
-        ffi::OsStrExt,
-        process::{CommandExt, ExitStatusExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
@@ -30,6 +33,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{Mode, OFlags},
     process::{
         DumpableBehavior, Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper,
         set_dumpable_behavior, wait,
@@ -54,6 +58,8 @@ struct Job {
     home: PathBuf,
     protected: Vec<PathBuf>,
     program: OsString,
+    /// Its file, where it comes with the gateway and is not to be looked up.
+    file: Option<PathBuf>,
     args: Vec<OsString>,
     /// Where `program` is looked up: for messages only.
     path: Option<String>,
@@ -90,7 +96,7 @@ pub fn main(args: impl Iterator<Item = OsString>, path: Option<String>) -> ExitC
 
 fn parse(mut args: impl Iterator<Item = OsString>, path: Option<String>) -> Result<Job, String> {
     let (mut uid, mut gid) = (None, None);
-    let (mut cwd, mut home, mut protected) = (None, None, Vec::new());
+    let (mut cwd, mut home, mut file, mut protected) = (None, None, None, Vec::new());
     while let Some(flag) = args.next() {
         if flag == "--" {
             break;
@@ -104,6 +110,7 @@ fn parse(mut args: impl Iterator<Item = OsString>, path: Option<String>) -> Resu
             Some("--gid") => gid = number(),
             Some("--cwd") => cwd = Some(PathBuf::from(value)),
             Some("--home") => home = Some(PathBuf::from(value)),
+            Some("--file") => file = Some(PathBuf::from(value)),
             Some("--protect") => protected.push(PathBuf::from(value)),
             Some(_) | None => return Err(format!("unknown option {}", flag.display())),
         }
@@ -115,6 +122,7 @@ fn parse(mut args: impl Iterator<Item = OsString>, path: Option<String>) -> Resu
         cwd: cwd.ok_or_else(missing)?,
         protected,
         program: args.next().ok_or_else(missing)?,
+        file,
         args: args.collect(),
         path,
     })
@@ -147,11 +155,13 @@ fn run(job: Job) -> Result<ExitStatus, String> {
 fn start(job: Job) -> Result<Child, String> {
     let starter = thread::spawn(move || {
         // The gateway keeps its own files to itself; what a server writes is the server's business.
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         rustix::thread::set_no_new_privs(true)
             .map_err(|e| format!("cannot set no_new_privs: {e}"))?;
-        let mut command = Command::new(&job.program);
+        let (program, _open) = program(&job)?;
+        let mut command = Command::new(program);
         command
+            .arg0(&job.program)
             .args(&job.args)
             .current_dir(&job.cwd)
             .stdin(Stdio::piped());
@@ -167,9 +177,29 @@ fn start(job: Job) -> Result<Child, String> {
         .map_err(|_| "the thread that starts the command failed".to_owned())?
 }
 
+/// What to run. A program that comes with the gateway may lie where the uid it is to have cannot
+/// pass: it is opened while we still are who we are, and run by its open file, which is closed when
+/// it runs.
+fn program(job: &Job) -> Result<(OsString, Option<OwnedFd>), String> {
+    match (&job.file, job.ids) {
+        (None, _) => Ok((job.program.clone(), None)),
+        (Some(file), None) => Ok((file.clone().into(), None)),
+        (Some(file), Some(_)) => {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let open = rustix::fs::open(file, flags, Mode::empty())
+                .map_err(|error| format!("cannot open `{}`: {error}", file.display()))?;
+            let path = format!("/proc/self/fd/{}", open.as_raw_fd());
+            Ok((path.into(), Some(open)))
+        }
+    }
+}
+
 /// Says what could not be run, for whom, and what to do about it.
 fn explain(job: &Job, error: &io::Error) -> String {
-    let program = job.program.display();
+    let program = job
+        .file
+        .as_ref()
+        .map_or_else(|| job.program.display(), |file| file.as_os_str().display());
     let who = job
         .ids
         .map_or_else(|| "this user".to_owned(), |(uid, _)| format!("uid {uid}"));
@@ -177,6 +207,8 @@ fn explain(job: &Job, error: &io::Error) -> String {
     // Where PATH names a directory closed to the uid, a missing program looks like a forbidden one.
     let hint = if kind == io::ErrorKind::NotFound || !exists(job) {
         "check that it is installed, in PATH, and that the working directory exists"
+    } else if kind == io::ErrorKind::PermissionDenied && job.file.is_some() {
+        "let every user execute it (`chmod a+x`), and reach the working directory"
     } else if kind == io::ErrorKind::PermissionDenied {
         "servers run under a uid of their own: install it, its interpreter and the working \
          directory where every user may reach them, such as /usr/local, not under /root"
@@ -191,6 +223,9 @@ fn explain(job: &Job, error: &io::Error) -> String {
 
 /// Whether the program is where its path, or `PATH`, says.
 fn exists(job: &Job) -> bool {
+    if let Some(file) = &job.file {
+        return file.exists();
+    }
     if job.program.as_bytes().contains(&b'/') {
         return Path::new(&job.program).exists();
     }

@@ -86,6 +86,7 @@ fn house_in(dir: TempDir, specs: Vec<Spec>) -> House {
         protected: vec![protected],
         supervisor: portcullis(),
         path: None,
+        bundled: None,
     };
     let upstreams = Upstreams::new(specs, runtimes::house::House::new(plan), tx);
     House {
