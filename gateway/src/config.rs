@@ -98,6 +98,12 @@ pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Where this binary lies, and the programs that come with it.
+pub fn beside_us() -> Option<PathBuf> {
+    let ours = std::env::current_exe().ok()?;
+    ours.parent().map(Path::to_path_buf)
+}
+
 /// Everything a person configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

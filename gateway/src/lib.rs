@@ -18,7 +18,6 @@ pub mod keys;
 pub mod mcp;
 pub mod peer;
 pub mod secrets;
-pub mod supervise;
 pub mod text;
 pub mod up;
 pub mod upstreams;

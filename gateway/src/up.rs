@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use policy::action::{Digest, hex};
+use runtimes::bundled::NotThere;
+use runtimes::house::{House, Plan};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -32,7 +34,7 @@ use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
 use crate::peer::Peer;
 use crate::secrets::Secret;
-use crate::upstreams::{Event, Homes, Spec, Transport, Upstreams};
+use crate::upstreams::{Event, Spec, Transport, Upstreams};
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -206,7 +208,12 @@ async fn open(
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
-    let upstreams = Upstreams::new(specs(&config), homes(paths), events);
+    let plan = plan(paths);
+    for missing in missing(&config, &plan) {
+        tracing::warn!("{missing}");
+    }
+    let house = House::new(plan);
+    let upstreams = Upstreams::new(specs(&config), house, events);
     let identities = config
         .servers
         .iter()
@@ -328,9 +335,9 @@ fn identity(server: &config::Server) -> Digest {
     })
 }
 
-/// Homes of servers lie beside the data directory's tree, not in it: as root every server is another
+/// Homes of programs lie beside the data directory's tree, not in it: as root every program is another
 /// user, and none of them may enter that.
-fn homes(paths: &Paths) -> Homes {
+fn plan(paths: &Paths) -> Plan {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let data = real(&paths.data);
     let root = if rustix::process::geteuid().is_root() {
@@ -344,12 +351,30 @@ fn homes(paths: &Paths) -> Homes {
         data.join("homes")
     };
     let config = paths.config.parent().map(real);
-    Homes {
+    Plan {
         root,
         protected: std::iter::once(data)
             .chain(config.filter(|config| config.parent().is_some()))
             .collect(),
+        // This very binary, even if the file was replaced since.
+        supervisor: PathBuf::from("/proc/self/exe"),
+        path: config::env_var("PATH"),
+        bundled: config::beside_us(),
     }
+}
+
+/// The programs that come with the gateway, are configured, and are not there.
+fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
+    let commands = config
+        .servers
+        .values()
+        .filter_map(|server| match &server.transport {
+            config::Transport::Stdio { command, .. } => Some(command),
+            config::Transport::Http { .. } => None,
+        });
+    commands
+        .filter_map(|command| plan.bundled(command.as_ref()).err())
+        .collect()
 }
 
 /// The secrets that can be known at the start, to be found in arguments and masked in the log. Plain

@@ -6,10 +6,9 @@
 //! a server says is lost. It decides nothing; whoever calls it already holds a permit.
 //!
 //! Reading order: this file, `server` (start, stop, back-off), `link` (one living connection and
-//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports),
-//! `home` (under which uid and directory a server lives).
+//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports). Under which
+//! uid and directory a server lives is [`runtimes::house`].
 
-mod home;
 mod http;
 mod inbox;
 mod link;
@@ -19,7 +18,7 @@ mod sse;
 mod stdio;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,13 +27,13 @@ use std::{
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use runtimes::house::House;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::secrets::Secret;
-use home::House;
 use server::Server;
 
 /// The longest message a server may send unless its configuration says otherwise: 16 MiB.
@@ -76,16 +75,6 @@ pub enum Transport {
         /// Headers of every request to it.
         headers: BTreeMap<String, Secret>,
     },
-}
-
-/// Where the homes of stdio servers are, and what no server may see.
-#[derive(Clone, Debug)]
-pub struct Homes {
-    /// Holds one directory per server. As root, every directory above it must be passable (`x`) for
-    /// other users, so it cannot lie inside a data directory of mode 0700.
-    pub root: PathBuf,
-    /// Directories no child may see: the data and the configuration directory.
-    pub protected: Vec<PathBuf>,
 }
 
 /// One request to a server.
@@ -263,9 +252,7 @@ pub struct Upstreams {
 /// What all servers share.
 struct Shared {
     events: UnboundedSender<Event>,
-    house: House,
-    /// The supervisors that live; held while one is spawned, so none is ever unlisted.
-    supervisors: Mutex<HashSet<u32>>,
+    house: Arc<House>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -279,24 +266,11 @@ impl fmt::Debug for Upstreams {
 }
 
 impl Upstreams {
-    /// Takes the configured servers; none is started yet.
-    pub fn new(specs: Vec<Spec>, homes: Homes, events: UnboundedSender<Event>) -> Arc<Self> {
-        // This very binary, even if the file was replaced since.
-        Self::with_supervisor(specs, homes, events, PathBuf::from("/proc/self/exe"))
-    }
-
-    /// Like [`Upstreams::new`], with another binary whose `supervise` command is the supervisor.
-    pub fn with_supervisor(
-        specs: Vec<Spec>,
-        homes: Homes,
-        events: UnboundedSender<Event>,
-        supervisor: PathBuf,
-    ) -> Arc<Self> {
-        let names = specs.iter().map(|spec| spec.name.clone()).collect();
+    /// Takes the configured servers; none is started yet. Programs live in `house`.
+    pub fn new(specs: Vec<Spec>, house: Arc<House>, events: UnboundedSender<Event>) -> Arc<Self> {
         let shared = Arc::new(Shared {
             events,
-            house: House::new(homes, supervisor, names),
-            supervisors: Mutex::default(),
+            house,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
@@ -340,9 +314,9 @@ impl Upstreams {
             .collect()
     }
 
-    /// The supervisors' processes: whoever descends from one is no owner.
+    /// The supervisors' processes, of agents too: whoever descends from one is no owner.
     pub fn supervisors(&self) -> Vec<u32> {
-        lock(&self.shared.supervisors).iter().copied().collect()
+        self.shared.house.supervisors()
     }
 
     /// Stops one server and waits until nothing of it is left; the next call starts it again.

@@ -40,13 +40,14 @@ const FOLDERS: [&str; 8] = [
 const SECOND_CRYPTO: [&str; 5] = ["ring", "openssl", "openssl-sys", "native-tls", "boring"];
 
 /// What the source may hold only in some places.
-const KEPT_TO: [(&str, &[&str]); 7] = [
+const KEPT_TO: [(&str, &[&str]); 8] = [
     (
         "env::var",
         &["gateway/src/config.rs", "gateway/src/config/"],
     ),
     ("env::{", &[]),
     ("env::home_dir", &[]),
+    ("env::current_exe", &["gateway/src/config.rs"]),
     ("env::current_dir", &[]),
     (
         "sea_orm::",
