@@ -1,5 +1,7 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod resumed;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use policy::action::{Action, Digest, Kind, Method};
 use policy::approval::{self, Scope};
 use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
-use policy::ids::{ActionId, QuestionId, ServerName};
+use policy::ids::{ActionId, QuestionId, RunId, ServerName};
 use policy::label::{Label, Provenance};
 use policy::record::{Event, Outcome};
 use policy::rule::Gate;
@@ -20,13 +22,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::approvals::{Answer, Approvals, AskError, DecideError, Held};
+use crate::approvals::{self, Answer, Approvals, AskError, DecideError, Held};
 use crate::audit::{Audit, NoRecord, Opens, Write};
 use crate::catalog::{Catalog, Listing};
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, RUN_LONGEST, lock};
 use crate::db::approvals::Decided;
-use crate::identity::{Identity, Principal};
+use crate::hosted::{self, Hosted, Item};
+use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
 use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
 
@@ -45,6 +48,8 @@ pub struct Call {
     pub args: Value,
     /// The caller's `_meta` without what is reserved; `None` if there was none.
     pub meta: Option<Map<String, Value>>,
+    /// The caller may have made this call before it was restarted; only a hosted run can say so.
+    pub resumed: bool,
     /// The caller no longer wants it.
     pub cancel: CancellationToken,
     /// How many streams of the caller are there; one that breaks is none.
@@ -93,6 +98,7 @@ pub enum Receipt {
 #[derive(Clone, Debug)]
 struct Flight {
     action: ActionId,
+    run: RunId,
     present: Arc<AtomicUsize>,
     answer: tokio::sync::watch::Receiver<Option<Answer>>,
     since: Timestamp,
@@ -123,6 +129,8 @@ pub struct Broker {
     pub identity: Arc<Identity>,
     /// The instance's keys.
     pub keys: Arc<Keys>,
+    /// What people see of hosted runs.
+    pub hosted: Arc<Hosted>,
     /// Secrets that the gateway itself holds, to be found in arguments.
     pub known_secrets: Vec<String>,
     /// What was begun and must be waited for.
@@ -152,6 +160,8 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     /// See [`Broker::keys`].
     pub keys: Arc<Keys>,
+    /// See [`Broker::hosted`].
+    pub hosted: Arc<Hosted>,
     /// See [`Broker::known_secrets`].
     pub known_secrets: Vec<String>,
     /// See [`Broker::stopping`].
@@ -170,6 +180,7 @@ impl Broker {
             conversations,
             identity,
             keys,
+            hosted,
             known_secrets,
             stopping,
         } = parts;
@@ -182,6 +193,7 @@ impl Broker {
             conversations,
             identity,
             keys,
+            hosted,
             known_secrets,
             stopping,
             tasks: TaskTracker::new(),
@@ -201,17 +213,25 @@ impl Broker {
                 };
             }
         };
-        if let Some(held) = self.approvals.find(&action.sameness()) {
+        let same = approvals::same(&action);
+        if let Some(held) = self.approvals.find(&same) {
             return self.wait(held, &call).await;
         }
-        if let Some(done) = self.reattach(&action.sameness()).await {
+        if let Some(done) = self.reattach(&same, call.resumed).await {
             return done;
         }
+        if let Some(done) = self.begun_before(&action, call.resumed) {
+            return done;
+        }
+        if !self.speaks(&call.principal) {
+            return Done::refused("NOT EXECUTED. The task is over.");
+        }
         let (verdict, record) = self.decide(action, call.meta.as_ref());
+        let item = item(&record);
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
-                    Ok(()) => self.carry_out(permit, call).await,
+                    Ok(()) => self.carry_out(permit, call, item).await,
                     Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
                 }
             }
@@ -219,7 +239,29 @@ impl Broker {
                 Ok(held) => self.wait(held, &call).await,
                 Err(error) => Done::refused(format!("NOT EXECUTED. {error}.")),
             },
-            Verdict::Deny(refusal) => self.refuse(refusal, record).await,
+            Verdict::Deny(refusal) => {
+                let done = self.refuse(refusal, record).await;
+                self.show(item.as_ref(), Outcome::Refused).await;
+                done
+            }
+        }
+    }
+
+    /// Whether nobody took a caller's place meanwhile: a hosted run that goes on in another process,
+    /// or is over, has nothing to say here any more.
+    fn speaks(&self, principal: &Principal) -> bool {
+        match &principal.by {
+            Credential::Token { .. } => true,
+            Credential::Run { run, launch, .. } => {
+                !self.identity.runs.speaks(run, *launch).is_cancelled()
+            }
+        }
+    }
+
+    /// Shows people of a hosted run how an action goes.
+    async fn show(&self, item: Option<&Item>, outcome: Outcome) {
+        if let Some(item) = item {
+            self.hosted.show(item, hosted::state_of(outcome)).await;
         }
     }
 
@@ -261,8 +303,8 @@ impl Broker {
                 )));
             }
         }
-        let run =
-            lock(&self.conversations.get(&call.principal.conversation())).run(Timestamp::now());
+        let run = lock(&self.conversations.get(&call.principal.conversation()))
+            .run_of(&call.principal, Timestamp::now());
         Ok(Action {
             id: ActionId::new(format!("act_{}", uuid::Uuid::now_v7().simple())),
             kind: Kind::Mcp,
@@ -398,10 +440,15 @@ impl Broker {
     /// Puts a question; the identical one that was put meanwhile is joined.
     async fn ask(&self, question: Question, record: Write) -> Result<Arc<Held>, AskError> {
         let _one = self.asking.lock().await;
-        if let Some(held) = self.approvals.find(&question.action.sameness()) {
+        if let Some(held) = self.approvals.find(&approvals::same(&question.action)) {
             return Ok(held);
         }
-        if let Err(full) = self.approvals.room(&question.action) {
+        let room = if self.goes_on(&question.action) {
+            self.approvals.room(&question.action)
+        } else {
+            Err(AskError::Over)
+        };
+        if let Err(full) = room {
             let closed = Event::Closed {
                 outcome: Outcome::Refused,
                 detail: Some(full.to_string()),
@@ -469,12 +516,13 @@ impl Broker {
     }
 
     /// The answer of an identical action whose caller's stream broke before it was handed over.
-    async fn reattach(&self, sameness: &Digest) -> Option<Done> {
+    async fn reattach(&self, sameness: &Digest, resumed: bool) -> Option<Done> {
         let flight = {
             let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            // A restarted agent is the only one of its run, whoever still seems to be there.
             flights
                 .get(sameness)
-                .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
+                .filter(|flight| resumed || flight.present.load(Ordering::SeqCst) == 0)
                 .cloned()?
         };
         let mut answer = flight.answer;
@@ -486,13 +534,16 @@ impl Broker {
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
-    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call) -> Done {
+    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call, item: Option<Item>) -> Done {
+        self.note_begun(permit.action());
+        self.show(item.as_ref(), Outcome::Running).await;
         let receipt = (!self.reads_only(permit.action()))
-            .then(|| (permit.action().sameness(), permit.action().id.clone()));
+            .then(|| (approvals::same(permit.action()), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
         if let Some((sameness, action)) = &receipt {
             let flight = Flight {
                 action: action.clone(),
+                run: permit.action().run.clone(),
                 present: call.present.clone(),
                 answer: answer.clone(),
                 since: Timestamp::now(),
@@ -520,6 +571,7 @@ impl Broker {
                 .audit
                 .write_later(Write::new(id, closed).opens(Opens::Ends))
                 .await;
+            broker.show(item.as_ref(), outcome).await;
             tell.send_replace(Some(answer.clone()));
             answer
         });
@@ -566,6 +618,15 @@ impl Broker {
             let mut servers = group.servers.iter();
             servers.any(|server| server.as_str() == action.server)
         })
+    }
+
+    /// Whether an action's run is under way, or its token is not revoked.
+    fn goes_on(&self, action: &Action) -> bool {
+        if hosted::is_hosted(action) {
+            return self.identity.runs.is_open(&action.run);
+        }
+        let token = action.conversation.as_str().strip_prefix("token:");
+        self.identity.not_revoked(token.unwrap_or_default())
     }
 
     fn reads_only(&self, action: &Action) -> bool {
@@ -689,6 +750,10 @@ impl Broker {
     /// credential and a changed tool are asked about each time.
     fn grant(&self, held: &Held) {
         let action = &held.action;
+        let hosted = hosted::is_hosted(action);
+        if hosted && !self.goes_on(action) {
+            return;
+        }
         let lifts = held.approved.gates.iter().copied();
         let grant = Grant {
             question: held.id.to_string(),
@@ -699,11 +764,19 @@ impl Broker {
             lifts: lifts
                 .filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites))
                 .collect(),
+            // A hosted run says itself when it is over.
             until: Timestamp::now()
                 .checked_add(RUN_LONGEST)
+                .ok()
+                .filter(|_| !hosted)
                 .unwrap_or(Timestamp::MAX),
         };
-        lock(&self.conversations.get(&action.conversation)).grant(grant);
+        let conversation = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&conversation);
+        if hosted {
+            conversation.hosted(&action.run, Timestamp::now());
+        }
+        conversation.grant(grant);
     }
 
     /// Begins an approved action, once; it runs whether or not somebody waits for it.
@@ -735,14 +808,13 @@ impl Broker {
             );
             self.approvals.void(held, Answer::Refused(text)).await
         };
-        let token = held
-            .action
-            .conversation
-            .as_str()
-            .strip_prefix("token:")
-            .unwrap_or_default();
-        if !self.identity.not_revoked(token) {
-            return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
+        if !self.goes_on(&held.action) {
+            let why = if hosted::is_hosted(&held.action) {
+                "the task it was asked for is over"
+            } else {
+                "the credential it was asked with has been revoked"
+            };
+            return Ok(void(why.to_owned()).await?);
         }
         if !self.granted(&held.action) {
             return Ok(void("this group may no longer use its server".to_owned()).await?);
@@ -777,6 +849,7 @@ impl Broker {
                 .finish(held, Outcome::Refused, answer)
                 .await?);
         }
+        self.note_begun(permit.action());
         let (reports, mut progress) = mpsc::channel(64);
         let forward = held.progress.clone();
         let forwarding = self.tasks.spawn(async move {
@@ -824,7 +897,7 @@ impl Broker {
     }
 
     /// After a start: what was being done when the gateway died is `unknown`, and is never done
-    /// again by itself; what was approved and not begun is done now.
+    /// again by itself; what was approved and not begun is done now. Returns what was closed.
     ///
     /// # Errors
     /// [`NoRecord`], if that cannot be recorded.
@@ -832,7 +905,8 @@ impl Broker {
         self: &Arc<Self>,
         running: Vec<(String, bool)>,
         approved: Vec<Arc<Held>>,
-    ) -> Result<(), NoRecord> {
+    ) -> Result<Vec<String>, NoRecord> {
+        let mut closed_now = Vec::new();
         for (id, doing) in running {
             let waits = !doing && self.approvals.waits(&id);
             if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
@@ -855,13 +929,26 @@ impl Broker {
                 result: None,
             };
             self.audit
-                .write(Write::new(id, closed).opens(Opens::Ends))
+                .write(Write::new(id.clone(), closed).opens(Opens::Ends))
                 .await?;
+            closed_now.push(id);
         }
         for held in approved {
             self.run_approved(held);
         }
-        Ok(())
+        Ok(closed_now)
+    }
+}
+
+/// What people of a hosted run see of an action.
+fn item(record: &Write) -> Option<Item> {
+    match &record.event {
+        Event::Decided { facts, .. } => Item::of(&facts.action),
+        Event::Answered { .. }
+        | Event::Released { .. }
+        | Event::Closed { .. }
+        | Event::Refused { .. }
+        | Event::Noted { .. } => None,
     }
 }
 

@@ -21,7 +21,7 @@ use policy::decision::Policy;
 use policy::ids::{GroupName, ServerName, UserName};
 use toml::de::DeTable;
 
-pub use people::{Approvals, Group, Role, User};
+pub use people::{Agent, Approvals, Group, Role, User};
 pub use problem::{Problem, Problems};
 pub use server::{Server, Tool, Transport};
 pub use values::{DURATION, duration, may_listen};

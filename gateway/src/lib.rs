@@ -13,6 +13,7 @@ pub mod config;
 pub mod conversations;
 pub mod db;
 pub mod door;
+pub mod hosted;
 pub mod identity;
 pub mod keys;
 pub mod mcp;

@@ -124,8 +124,10 @@ impl Mcp {
             .under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // Runs come and go; what nobody holds anything of is forgotten.
+        all.retain(|_, room| room.available_permits() < UNDER_WAY);
         let room = all
-            .entry(principal.token.clone())
+            .entry(principal.key())
             .or_insert_with(|| Arc::new(Semaphore::new(UNDER_WAY)));
         room.clone().try_acquire_owned().ok()
     }
@@ -599,8 +601,10 @@ fn begin(
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
-    // From the start, so that nobody takes the caller for gone.
-    let guard = Guard::new(log.clone(), mcp.broker.clone(), caller.modern());
+    // From the start, so that nobody takes the caller for gone. A hosted agent that goes comes back,
+    // or its run is over, which ends what it asked for.
+    let cancels = caller.modern() && caller.principal.run().is_none();
+    let guard = Guard::new(log.clone(), mcp.broker.clone(), cancels);
     let Some(room) = mcp.room(&caller.principal) else {
         let text = format!("{UNDER_WAY} requests are under way; wait for their answers");
         let error = json!({ "code": -32000, "message": text });

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
+use channels::web::Web;
 use policy::action::{Digest, hex};
 use runtimes::bundled::NotThere;
 use runtimes::house::{House, Plan};
@@ -18,10 +19,11 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
-use crate::approvals::Approvals;
+use crate::approvals::{Approvals, Held};
 use crate::audit::Audit;
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
@@ -29,6 +31,7 @@ use crate::config::{self, Config, Paths};
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
+use crate::hosted::Hosted;
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
@@ -120,8 +123,11 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         broker,
         db,
         writer,
+        shower,
+        approved,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
+    take_up(&broker, &db, approved).await?;
     let upstreams = broker.upstreams.clone();
 
     let mcp = Mcp::new(broker.clone());
@@ -184,7 +190,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let _ = std::fs::remove_file(paths.socket());
     drop(broker);
     // The writer ends when the last sender is gone; tasks that did not end in time keep theirs.
-    let _ = tokio::time::timeout(Duration::from_secs(5), writer).await;
+    let ends = async { tokio::join!(shower, writer) };
+    let _ = tokio::time::timeout(Duration::from_secs(5), ends).await;
     db.close().await;
     Ok(())
 }
@@ -193,11 +200,13 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 struct Opened {
     broker: Arc<Broker>,
     db: Db,
-    writer: tokio::task::JoinHandle<()>,
+    writer: JoinHandle<()>,
+    shower: JoinHandle<()>,
+    approved: Vec<Arc<Held>>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
 
-/// Opens the parts in order, and takes up what was left.
+/// Opens the parts in order.
 async fn open(
     paths: &Paths,
     config: Config,
@@ -206,6 +215,7 @@ async fn open(
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    let (hosted, shower) = Hosted::start(Web::new(db.channels()));
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
     let plan = plan(paths);
@@ -226,6 +236,7 @@ async fn open(
         audit.clone(),
         config.approvals.expire,
         config.approvals.max_open,
+        vec![hosted.clone()],
     )
     .await?;
     let broker = Broker::new(Parts {
@@ -236,17 +247,27 @@ async fn open(
         conversations: Conversations::with_labels(db.labels().await?),
         identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
         keys,
+        hosted,
         known_secrets: known_secrets(&config).await,
         stopping,
         config,
     });
-    broker.recover(db.running().await?, approved).await?;
     Ok(Opened {
         broker,
         db,
         writer,
+        shower,
+        approved,
         heard,
     })
+}
+
+/// Takes up what was left when the gateway ended.
+async fn take_up(broker: &Arc<Broker>, db: &Db, approved: Vec<Arc<Held>>) -> Result<(), UpError> {
+    broker.withdraw_orphans().await;
+    let closed = broker.recover(db.running().await?, approved).await?;
+    broker.put_items_right(db, closed).await;
+    Ok(())
 }
 
 fn lock(data: &Path) -> Result<File, UpError> {

@@ -129,13 +129,51 @@ fn a_whole_configuration_is_read() {
     assert_eq!(config.policy.rules.len(), 1);
     expect![[r#"
         portcullis.toml:32: `mcp_servers.mail.tools.send.destinations` has no effect in this version
-        portcullis.toml:44: `groups.work.channels` has no effect in this version
-        portcullis.toml:45: `groups.work.members` has no effect in this version
+        portcullis.toml:44: `groups.work.channels` names "slack:C0123", which has no effect in this version; people speak in `web`
         portcullis.toml:47: `groups.work.model` has no effect in this version
-        portcullis.toml:48: `groups.work.agent` has no effect in this version
         portcullis.toml:55: `users.ana.slack` has no effect in this version
         portcullis.toml:56: `users.ana.whatsapp` has no effect in this version"#]]
     .assert_eq(&config.notes.join("\n"));
+}
+
+#[test]
+fn an_agent_that_is_not_there_yet_is_refused() {
+    check(
+        r#"
+[groups.one]
+agent = "claude-code"
+[groups.two]
+agent = "codex"
+[groups.three]
+agent = { command = [] }
+[groups.four]
+agent = "other"
+"#,
+        expect![[r#"
+            portcullis.toml:3:9: `groups.one.agent`: this agent is not there yet
+              3 | agent = "claude-code"
+                |         ^^^^^^^^^^^^^
+                = accepted: "native", or a program that speaks to portcullis-agent, as { command = ["program"] }
+
+            portcullis.toml:5:9: `groups.two.agent`: this agent is not there yet
+              5 | agent = "codex"
+                |         ^^^^^^^
+                = accepted: "native", or a program that speaks to portcullis-agent, as { command = ["program"] }
+
+            portcullis.toml:7:21: `groups.three.agent.command`: it is empty
+              7 | agent = { command = [] }
+                |                     ^^
+                = accepted: a program and its arguments
+
+            portcullis.toml:9:9: `groups.four.agent`: "other" is none of them
+              9 | agent = "other"
+                |         ^^^^^^^
+                = accepted: "native", "claude-code", "codex""#]],
+    );
+    let config = parse("[groups.one]\nagent = { command = [\"x\", \"y\"] }\n[groups.two]").unwrap();
+    let agent = |name: &str| config.groups[&name.parse().unwrap()].agent.clone();
+    assert_eq!(agent("one"), Agent::Command(vec!["x".into(), "y".into()]));
+    assert_eq!(agent("two"), Agent::Native);
 }
 
 #[test]
