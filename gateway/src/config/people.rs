@@ -192,21 +192,18 @@ fn agent(item: &Item<'_>) -> Option<Agent> {
         return Some(Agent::Native);
     }
     let table = item.table()?;
-    let command = match table.get("command") {
-        Some(item) => item.texts().filter(|command| {
-            if command.is_empty() {
-                item.problem("it is empty", "accepted: a program and its arguments");
-            }
-            !command.is_empty()
-        }),
-        None => {
-            table.problem(
-                "it does not say which program",
-                "accepted: { command = [\"program\"] }",
-            );
-            None
-        }
+    let Some(item) = table.get("command") else {
+        table.problem(
+            "it does not say which program",
+            "accepted: { command = [\"program\"] }",
+        );
+        table.done();
+        return None;
     };
+    let command = item.texts();
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        item.problem("it is empty", "accepted: a program and its arguments");
+    }
     table.done();
     command.map(Agent::Command)
 }
