@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Paths, env_var, may_listen};
+use crate::text::chain;
 use crate::up::{self, UpOptions};
 
 use client::Client;
@@ -121,16 +122,6 @@ impl Failure {
             Self::Told(code) => *code,
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 /// Runs the command line of this process.

@@ -613,8 +613,25 @@ fn begin(
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
+    let over = caller
+        .principal
+        .run()
+        .map(|run| broker.identity.runs.until_over(run));
     broker.tasks.spawn(async move {
-        Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
+        let mut answering = Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours));
+        let over = async {
+            match over {
+                Some(over) => over.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut answering => {}
+            () = over => {
+                ours.cancel.cancel();
+                answering.await;
+            }
+        }
         drop(room);
     });
     guard

@@ -67,13 +67,17 @@ impl Broker {
         Ok(())
     }
 
-    /// A run is over: its token is dead, what it asked is withdrawn, what was allowed for it ends.
+    /// A run is over: its token is dead, what it asked is withdrawn, what was simply allowed is
+    /// cancelled, what people allowed for it ends. What they approved and has begun goes on.
     pub async fn run_over(self: &Arc<Self>, run: &RunId, reason: &str) {
-        self.identity.runs.over(run);
+        let over = self.identity.runs.over(run);
         // Whoever asks now finds the run over; whoever asked before is in the list.
         let _one = self.asking.lock().await;
         for held in self.approvals.of_run(run) {
             self.withdraw(&held, reason).await;
+        }
+        if let Some(over) = over {
+            over.cancel();
         }
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|_, flight| flight.run != *run);

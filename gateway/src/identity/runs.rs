@@ -33,6 +33,8 @@ struct Open {
     token: Option<String>,
     /// Cancelled when another process takes over, or the run ends.
     speaks: CancellationToken,
+    /// Cancelled when the run is over and what it asked is withdrawn.
+    over: CancellationToken,
     begun: HashSet<Digest>,
 }
 
@@ -59,6 +61,7 @@ impl Runs {
             launch: 0,
             token: None,
             speaks: CancellationToken::new(),
+            over: CancellationToken::new(),
             begun,
         });
     }
@@ -75,11 +78,18 @@ impl Runs {
         Some(open.launch)
     }
 
-    /// A run is over: nobody speaks for it any more.
-    pub fn over(&self, run: &RunId) {
-        if let Some(open) = self.write().remove(run) {
-            open.speaks.cancel();
-        }
+    /// A run is over: nobody speaks for it any more. What it does still goes on until what this
+    /// returns is cancelled.
+    pub fn over(&self, run: &RunId) -> Option<CancellationToken> {
+        let open = self.write().remove(run)?;
+        open.speaks.cancel();
+        Some(open.over)
+    }
+
+    /// Cancelled when what a run does is to end with it.
+    pub fn until_over(&self, run: &RunId) -> CancellationToken {
+        let all = self.read();
+        all.get(run).map_or_else(cancelled, |open| open.over.clone())
     }
 
     /// Whether a run is under way.
@@ -106,14 +116,7 @@ impl Runs {
     pub fn speaks(&self, run: &RunId, launch: u64) -> CancellationToken {
         let all = self.read();
         let open = all.get(run).filter(|open| open.launch == launch);
-        open.map_or_else(
-            || {
-                let over = CancellationToken::new();
-                over.cancel();
-                over
-            },
-            |open| open.speaks.clone(),
-        )
+        open.map_or_else(cancelled, |open| open.speaks.clone())
     }
 
     /// A run has begun an action.
@@ -128,4 +131,10 @@ impl Runs {
         let all = self.read();
         all.get(run).is_some_and(|open| open.begun.contains(action))
     }
+}
+
+fn cancelled() -> CancellationToken {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
 }
