@@ -16,6 +16,7 @@ pub mod door;
 pub mod identity;
 pub mod keys;
 pub mod mcp;
+pub mod models;
 pub mod peer;
 pub mod secrets;
 pub mod supervise;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::ids::{ServerName, UserName};
 use policy::traits::Level;
 
+use super::models::{self, ModelRef};
 use super::read::{Item, Table};
 use super::server::Server;
 
@@ -18,6 +19,8 @@ pub struct Group {
     pub approvers: Vec<UserName>,
     /// Who may speak to its agent.
     pub members: Vec<UserName>,
+    /// The model of its agent.
+    pub model: Option<ModelRef>,
     /// Its whole workspace counts as secret.
     pub contains_secrets: bool,
     /// A clean room: nothing that strangers wrote comes in.
@@ -78,12 +81,13 @@ impl Default for Approvals {
     }
 }
 
-/// Reads one group; `servers` and `users` are the names that the file has.
+/// Reads one group; `servers`, `users` and `providers` are the names that the file has.
 pub(super) fn group(
     table: &Table<'_>,
     servers: &[String],
     parsed: &BTreeMap<ServerName, Server>,
     users: &[String],
+    providers: &[String],
 ) -> Group {
     let granted = table
         .get("servers")
@@ -110,9 +114,9 @@ pub(super) fn group(
     if let Some(item) = table.idle("channels") {
         item.texts();
     }
-    if let Some(item) = table.idle("model") {
-        item.text();
-    }
+    let model = table
+        .get("model")
+        .and_then(|item| models::of_group(&item, providers));
     if let Some(item) = table.idle("agent") {
         agent(&item);
     }
@@ -122,6 +126,7 @@ pub(super) fn group(
         servers: granted.into_iter().map(|(_, name)| name).collect(),
         approvers,
         members,
+        model,
         contains_secrets: contains_secrets.unwrap_or(false),
         admin,
     }
