@@ -393,6 +393,14 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         .iter()
         .map(|one| json!({ "name": one.name, "state": one.state }))
         .collect();
+    // Figures are no reason to hide how the instance does.
+    let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
+        Ok(totals) => totals.iter().map(usage_of).collect(),
+        Err(error) => {
+            tracing::error!("what models took cannot be read: {error}");
+            Vec::new()
+        }
+    };
     let groups: Vec<&str> = broker.config.groups.keys().map(GroupName::as_str).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -402,5 +410,22 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         "groups": groups,
         "servers": states,
         "open_approvals": broker.approvals.open_count(),
+        "models": usage,
     }))
+}
+
+/// What a group's calls to a model took so far.
+fn usage_of(total: &crate::db::usage::Total) -> Value {
+    json!({
+        "name": format!("{}: {}/{}", total.group, total.provider, total.model),
+        "state": format!("{} calls, {} tokens in, {} out", total.calls, total.input, total.output),
+        "group": total.group,
+        "provider": total.provider,
+        "model": total.model,
+        "calls": total.calls,
+        "input_tokens": total.input,
+        "output_tokens": total.output,
+        "cache_read_tokens": total.cache_read,
+        "cache_write_tokens": total.cache_write,
+    })
 }

@@ -22,6 +22,13 @@ use crate::keys::Keys;
 #[error("the log cannot be written, so nothing is done: {0}")]
 pub struct NoRecord(String);
 
+impl NoRecord {
+    /// The gateway stops, so nothing is written any more.
+    pub(crate) fn stopped() -> Self {
+        Self("the gateway is stopping".to_owned())
+    }
+}
+
 /// One entry to be written.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -93,14 +100,13 @@ impl Audit {
     /// [`NoRecord`]: then what it is about must not be done.
     pub async fn write(&self, write: Write) -> Result<(), NoRecord> {
         let (done, wait) = oneshot::channel();
-        let stopped = || NoRecord("the gateway is stopping".to_owned());
         let job = Job {
             write: Some(write),
             at: Timestamp::now(),
             done: Some(done),
         };
-        self.jobs.send(job).await.map_err(|_| stopped())?;
-        wait.await.map_err(|_| stopped())?
+        self.jobs.send(job).await.map_err(|_| NoRecord::stopped())?;
+        wait.await.map_err(|_| NoRecord::stopped())?
     }
 
     /// Writes an entry that nothing waits for: the end of an action that was simply allowed.

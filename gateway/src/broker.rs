@@ -1,5 +1,6 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod model;
 mod resumed;
 
 use std::collections::HashMap;
@@ -31,7 +32,10 @@ use crate::db::approvals::Decided;
 use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
+use crate::models::Models;
 use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+
+pub use model::ModelRefused;
 
 /// What an agent asks for, as it came in.
 #[derive(Debug)]
@@ -119,6 +123,8 @@ pub struct Broker {
     pub catalog: Arc<Catalog>,
     /// The servers.
     pub upstreams: Arc<Upstreams>,
+    /// The providers of models.
+    pub models: Arc<Models>,
     /// Questions.
     pub approvals: Approvals,
     /// The log.
@@ -150,6 +156,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// See [`Broker::upstreams`].
     pub upstreams: Arc<Upstreams>,
+    /// See [`Broker::models`].
+    pub models: Arc<Models>,
     /// See [`Broker::approvals`].
     pub approvals: Approvals,
     /// See [`Broker::audit`].
@@ -175,6 +183,7 @@ impl Broker {
             config,
             catalog,
             upstreams,
+            models,
             approvals,
             audit,
             conversations,
@@ -188,6 +197,7 @@ impl Broker {
             config,
             catalog,
             upstreams,
+            models,
             approvals,
             audit,
             conversations,
@@ -348,20 +358,26 @@ impl Broker {
         traits::resolve(server.trust, tool, hints)
     }
 
-    fn facts(
-        &self,
-        action: Action,
-        conversation: &Conversation,
-        meta: Option<&Map<String, Value>>,
-    ) -> Facts {
+    /// Where arguments and `_meta` hold a credential.
+    fn credentials(&self, args: &Value, meta: Option<&Map<String, Value>>) -> Vec<String> {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let mut credentials = secret::find(&action.args, &known);
+        let mut credentials = secret::find(args, &known);
         if let Some(meta) = meta {
             let found = secret::find(&Value::Object(meta.clone()), &known);
             credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
         }
+        credentials
+    }
+
+    fn facts(
+        &self,
+        action: Action,
+        traits: Traits,
+        credentials: Vec<String>,
+        conversation: &Conversation,
+    ) -> Facts {
         Facts {
-            traits: self.traits_of(&action),
+            traits,
             labels: conversation.labels.clone(),
             contains_secrets: self
                 .config
@@ -380,7 +396,9 @@ impl Broker {
     fn decide(&self, action: Action, meta: Option<&Map<String, Value>>) -> (Verdict, Write) {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, meta);
+        let credentials = self.credentials(&action.args, meta);
+        let traits = self.traits_of(&action);
+        let facts = self.facts(action, traits, credentials, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -633,7 +651,8 @@ impl Broker {
         action.method.reads_only() || self.traits_of(action).read_only
     }
 
-    /// Sends a permitted action to its server. Only here does anything leave the gateway.
+    /// Sends a permitted action to its server. Only here, and in `perform_model`, does an
+    /// action leave the gateway.
     async fn perform(
         &self,
         permit: &Permit,
@@ -870,7 +889,9 @@ impl Broker {
     fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, None);
+        let credentials = self.credentials(&action.args, None);
+        let traits = self.traits_of(&action);
+        let facts = self.facts(action, traits, credentials, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let labels = take_labels(&mut conversation, permit.action(), tool, &why);
@@ -986,6 +1007,8 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             Some(Digest::of(name.as_bytes()))
         }
+        // A model is offered by no server: `Broker::pass_to_model` is the way.
+        Method::Model => None,
     }
 }
 
@@ -996,6 +1019,7 @@ fn params(action: &Action) -> Value {
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             action.args.clone()
         }
+        Method::Model => Value::Null,
     }
 }
 
@@ -1006,6 +1030,7 @@ pub fn unknown(method: Method) -> Value {
         Method::Prompt => "prompt",
         Method::Read | Method::Subscribe | Method::Unsubscribe => "resource",
         Method::Complete => "reference",
+        Method::Model => "model",
     };
     json!({ "code": -32602, "message": format!("unknown {noun}") })
 }

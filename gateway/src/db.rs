@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod chain;
 mod migrations;
 pub mod tokens;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

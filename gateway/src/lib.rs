@@ -17,6 +17,7 @@ pub mod hosted;
 pub mod identity;
 pub mod keys;
 pub mod mcp;
+pub mod models;
 pub mod peer;
 pub mod secrets;
 pub mod text;

@@ -35,6 +35,7 @@ use crate::hosted::Hosted;
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
+use crate::models::Models;
 use crate::peer::Peer;
 use crate::secrets::Secret;
 use crate::upstreams::{Event, Spec, Transport, Upstreams};
@@ -77,6 +78,9 @@ pub enum UpError {
     /// The database cannot be opened.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// This machine cannot speak to providers of models.
+    #[error("{0}")]
+    Models(String),
     /// The log cannot be written.
     #[error(transparent)]
     Record(#[from] crate::audit::NoRecord),
@@ -239,9 +243,11 @@ async fn open(
         vec![hosted.clone()],
     )
     .await?;
+    let models = Models::new(&config, db.clone()).map_err(UpError::Models)?;
     let broker = Broker::new(Parts {
         catalog,
         upstreams,
+        models: Arc::new(models),
         approvals,
         audit,
         conversations: Conversations::with_labels(db.labels().await?),
@@ -416,6 +422,15 @@ async fn known_secrets(config: &Config) -> Vec<String> {
                         Err(error) => tracing::warn!("a secret is not there yet: {error}"),
                     }
                 }
+            }
+        }
+    }
+    for model in config.models.values() {
+        // A key is one, however it is written.
+        if let config::Api::Anthropic { key, .. } = &model.api {
+            match key.resolve().await {
+                Ok(value) => known.push(value.expose_secret().to_owned()),
+                Err(error) => tracing::warn!("the key of a model is not there yet: {error}"),
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::ids::{ServerName, UserName};
 use policy::traits::Level;
 
+use super::models::{self, ModelRef};
 use super::read::{Item, Table};
 use super::server::Server;
 
@@ -18,6 +19,8 @@ pub struct Group {
     pub approvers: Vec<UserName>,
     /// Who may speak to its agent.
     pub members: Vec<UserName>,
+    /// The model of its agent.
+    pub model: Option<ModelRef>,
     /// What thinks for it, where it is hosted.
     pub agent: Agent,
     /// Its whole workspace counts as secret.
@@ -90,12 +93,13 @@ impl Default for Approvals {
     }
 }
 
-/// Reads one group; `servers` and `users` are the names that the file has.
+/// Reads one group; `servers`, `users` and `providers` are the names that the file has.
 pub(super) fn group(
     table: &Table<'_>,
     servers: &[String],
     parsed: &BTreeMap<ServerName, Server>,
     users: &[String],
+    providers: &[String],
 ) -> Group {
     let granted = table
         .get("servers")
@@ -122,9 +126,9 @@ pub(super) fn group(
     if let Some(item) = table.get("channels") {
         channels(&item);
     }
-    if let Some(item) = table.idle("model") {
-        item.text();
-    }
+    let model = table
+        .get("model")
+        .and_then(|item| models::of_group(&item, providers));
     let agent = table.get("agent").and_then(|item| agent(&item));
     let contains_secrets = table.get("contains_secrets").and_then(|item| item.flag());
     table.done();
@@ -133,6 +137,7 @@ pub(super) fn group(
         approvers,
         members,
         agent: agent.unwrap_or_default(),
+        model,
         contains_secrets: contains_secrets.unwrap_or(false),
         admin,
     }

@@ -89,7 +89,8 @@ impl Runs {
     /// Cancelled when what a run does is to end with it.
     pub fn until_over(&self, run: &RunId) -> CancellationToken {
         let all = self.read();
-        all.get(run).map_or_else(cancelled, |open| open.over.clone())
+        all.get(run)
+            .map_or_else(cancelled, |open| open.over.clone())
     }
 
     /// Whether a run is under way.

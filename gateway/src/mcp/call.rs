@@ -149,6 +149,7 @@ impl Target {
                     name: uri,
                 })
             }
+            Method::Model => Err(unknown()),
             Method::Complete => {
                 let odd =
                     || json!({ "code": -32602, "message": "`ref` is missing or not understood" });
