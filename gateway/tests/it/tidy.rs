@@ -54,10 +54,23 @@ const KEPT_TO: [(&str, &[&str]); 8] = [
     ("env::home_dir", &[]),
     ("env::current_exe", &["gateway/src/config.rs"]),
     ("env::current_dir", &[]),
-    ("sea_orm::", &["gateway/src/db.rs", "gateway/src/db/"]),
+    (
+        "sea_orm::",
+        &[
+            "gateway/src/db.rs",
+            "gateway/src/db/",
+            "groups/src/db.rs",
+            "groups/src/db/",
+        ],
+    ),
     (
         "sea_orm_migration::",
-        &["gateway/src/db/migrations.rs", "gateway/src/db.rs"],
+        &[
+            "gateway/src/db/migrations.rs",
+            "gateway/src/db.rs",
+            "groups/src/db.rs",
+            "groups/src/db/",
+        ],
     ),
     (
         "rmcp::",
