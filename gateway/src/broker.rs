@@ -1,5 +1,7 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod inside;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -581,6 +583,9 @@ impl Broker {
         progress: mpsc::Sender<Value>,
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
+        if let Some(inside) = self.upstreams.inside(&action.server) {
+            return self.perform_inside(permit, inside).await;
+        }
         let mut params = params(action);
         if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
             params.insert("_meta".to_owned(), Value::Object(meta));

@@ -3,6 +3,7 @@
 //! Pure but for [`Config::load`], and the only module that reads the environment. Nothing is ever
 //! read from the current directory, and a file that others can write is refused.
 
+mod bundled;
 mod guard;
 mod people;
 mod problem;
@@ -21,6 +22,7 @@ use policy::decision::Policy;
 use policy::ids::{GroupName, ServerName, UserName};
 use toml::de::DeTable;
 
+pub use bundled::Bundled;
 pub use people::{Approvals, Group, Role, User};
 pub use problem::{Problem, Problems};
 pub use server::{Server, Tool, Transport};

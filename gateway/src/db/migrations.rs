@@ -7,7 +7,9 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+        let mut all: Vec<Box<dyn MigrationTrait>> = vec![Box::new(First)];
+        all.extend(groups::db::migrations());
+        all
     }
 }
 
