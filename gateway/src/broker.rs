@@ -1,5 +1,6 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod inside;
 mod model;
 mod resumed;
 
@@ -661,6 +662,9 @@ impl Broker {
         progress: mpsc::Sender<Value>,
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
+        if let Some(inside) = self.upstreams.inside(&action.server) {
+            return self.perform_inside(permit, inside).await;
+        }
         let mut params = params(action);
         if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
             params.insert("_meta".to_owned(), Value::Object(meta));
@@ -966,6 +970,7 @@ fn item(record: &Write) -> Option<Item> {
     match &record.event {
         Event::Decided { facts, .. } => Item::of(&facts.action),
         Event::Answered { .. }
+        | Event::Labelled { .. }
         | Event::Released { .. }
         | Event::Closed { .. }
         | Event::Refused { .. }

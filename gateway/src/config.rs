@@ -3,6 +3,7 @@
 //! Pure but for [`Config::load`], and the only module that reads the environment. Nothing is ever
 //! read from the current directory, and a file that others can write is refused.
 
+mod bundled;
 mod guard;
 mod models;
 mod people;
@@ -22,6 +23,7 @@ use policy::decision::Policy;
 use policy::ids::{GroupName, ModelName, ServerName, UserName};
 use toml::de::DeTable;
 
+pub use bundled::Bundled;
 pub use models::{Api, Model, ModelRef, is_model};
 pub use people::{Agent, Approvals, Group, Role, User};
 pub use problem::{Problem, Problems};

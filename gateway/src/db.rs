@@ -81,6 +81,11 @@ impl Db {
         channels::db::Db::new(self.conn.clone())
     }
 
+    /// The notes of groups.
+    pub fn notes(&self) -> groups::notes::Notes {
+        groups::notes::Notes::new(self.conn.clone())
+    }
+
     /// Waits for what is being written, and closes.
     pub async fn close(self) {
         if let Err(error) = self.conn.close().await {

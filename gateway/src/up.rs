@@ -27,7 +27,7 @@ use crate::approvals::{Approvals, Held};
 use crate::audit::Audit;
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
-use crate::config::{self, Config, Paths};
+use crate::config::{self, Bundled, Config, Paths};
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
@@ -38,6 +38,7 @@ use crate::mcp::Mcp;
 use crate::models::Models;
 use crate::peer::Peer;
 use crate::secrets::Secret;
+use crate::upstreams::in_process::InProcess;
 use crate::upstreams::{Event, Spec, Transport, Upstreams};
 
 /// What the command line says.
@@ -227,7 +228,7 @@ async fn open(
         tracing::warn!("{missing}");
     }
     let house = House::new(plan);
-    let upstreams = Upstreams::new(specs(&config), house, events);
+    let upstreams = Upstreams::new(specs(&config), inside(&config, &db), house, events);
     let identities = config
         .servers
         .iter()
@@ -309,27 +310,46 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 fn specs(config: &Config) -> Vec<Spec> {
     let transport = |server: &config::Server| match server.transport.clone() {
+        config::Transport::Bundled(_) => None,
         config::Transport::Stdio {
             command,
             args,
             env,
             cwd,
-        } => Transport::Stdio {
+        } => Some(Transport::Stdio {
             command,
             args,
             env,
             cwd,
-        },
-        config::Transport::Http { url, headers } => Transport::Http { url, headers },
+        }),
+        config::Transport::Http { url, headers } => Some(Transport::Http { url, headers }),
     };
     let servers = config.servers.iter();
     servers
-        .map(|(name, server)| Spec {
-            name: name.to_string(),
-            transport: transport(server),
-            idle_timeout: server.idle_timeout,
-            start_timeout: server.start_timeout,
-            max_message: config.max_message,
+        .filter_map(|(name, server)| {
+            Some(Spec {
+                name: name.to_string(),
+                transport: transport(server)?,
+                idle_timeout: server.idle_timeout,
+                start_timeout: server.start_timeout,
+                max_message: config.max_message,
+            })
+        })
+        .collect()
+}
+
+/// The servers inside the gateway.
+fn inside(config: &Config, db: &Db) -> BTreeMap<String, Arc<dyn InProcess>> {
+    let servers = config.servers.iter();
+    servers
+        .filter_map(|(name, server)| {
+            let inside: Arc<dyn InProcess> = match server.transport {
+                config::Transport::Bundled(Bundled::Notes) => {
+                    Arc::new(notes::Server::new(db.notes()))
+                }
+                config::Transport::Stdio { .. } | config::Transport::Http { .. } => return None,
+            };
+            Some((name.to_string(), inside))
         })
         .collect()
 }
@@ -358,6 +378,10 @@ fn identity(server: &config::Server) -> Digest {
         }
         config::Transport::Http { url, headers } => {
             json!({ "url": url, "headers": sources(headers) })
+        }
+        // Another version's tools are not what this one offers.
+        config::Transport::Bundled(bundled @ Bundled::Notes) => {
+            json!({ "bundled": bundled.as_str(), "tools": notes::Server::tools() })
         }
     })
 }
@@ -397,7 +421,7 @@ fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
         .values()
         .filter_map(|server| match &server.transport {
             config::Transport::Stdio { command, .. } => Some(command),
-            config::Transport::Http { .. } => None,
+            config::Transport::Http { .. } | config::Transport::Bundled(_) => None,
         });
     commands
         .filter_map(|command| plan.bundled(command.as_ref()).err())
@@ -412,6 +436,7 @@ async fn known_secrets(config: &Config) -> Vec<String> {
         let all = match &server.transport {
             config::Transport::Stdio { env, .. } => env,
             config::Transport::Http { headers, .. } => headers,
+            config::Transport::Bundled(_) => continue,
         };
         for secret in all.values() {
             match secret {

@@ -6,10 +6,12 @@
 //! a server says is lost. It decides nothing; whoever calls it already holds a permit.
 //!
 //! Reading order: this file, `server` (start, stop, back-off), `link` (one living connection and
-//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports). Under which
-//! uid and directory a server lives is [`runtimes::house`].
+//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports), `in_process`
+//! (servers inside the gateway). Under which uid and directory a server lives is
+//! [`runtimes::house`].
 
 mod http;
+pub mod in_process;
 mod inbox;
 mod link;
 mod message;
@@ -34,6 +36,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::secrets::Secret;
+use in_process::{InProcess, Inside};
 use server::Server;
 
 /// The longest message a server may send unless its configuration says otherwise: 16 MiB.
@@ -227,7 +230,7 @@ pub enum State {
 pub struct Status {
     /// Its name.
     pub name: String,
-    /// `stdio` or `http`.
+    /// `stdio`, `http` or `in_process`.
     pub transport: &'static str,
     /// Whether it runs.
     pub state: State,
@@ -246,6 +249,7 @@ pub struct Status {
 /// All configured servers.
 pub struct Upstreams {
     servers: BTreeMap<String, Arc<Server>>,
+    inside: BTreeMap<String, Inside>,
     shared: Arc<Shared>,
 }
 
@@ -266,8 +270,14 @@ impl fmt::Debug for Upstreams {
 }
 
 impl Upstreams {
-    /// Takes the configured servers; none is started yet. Programs live in `house`.
-    pub fn new(specs: Vec<Spec>, house: Arc<House>, events: UnboundedSender<Event>) -> Arc<Self> {
+    /// Takes the configured servers, those `inside` by name; none is started yet. Programs live in
+    /// `house`.
+    pub fn new(
+        specs: Vec<Spec>,
+        inside: BTreeMap<String, Arc<dyn InProcess>>,
+        house: Arc<House>,
+        events: UnboundedSender<Event>,
+    ) -> Arc<Self> {
         let shared = Arc::new(Shared {
             events,
             house,
@@ -278,16 +288,33 @@ impl Upstreams {
             .into_iter()
             .map(|spec| (spec.name.clone(), Server::new(spec, Arc::clone(&shared))))
             .collect();
-        Arc::new(Self { servers, shared })
+        let inside = inside
+            .into_iter()
+            .map(|(name, server)| (name.clone(), Inside::new(name, server)))
+            .collect();
+        Arc::new(Self {
+            servers,
+            inside,
+            shared,
+        })
     }
 
-    /// Sends a request, starting the server if needed, and waits for the answer.
+    /// A server inside the gateway, which is called with who calls.
+    pub fn inside(&self, server: &str) -> Option<Inside> {
+        self.inside.get(server).cloned()
+    }
+
+    /// Sends a request, starting the server if needed, and waits for the answer. A server inside
+    /// answers its lists alone.
     ///
     /// Dropping the future cancels the request upstream, as the deadline and the token do.
     ///
     /// # Errors
     /// When there is no answer. [`UpstreamError::sent`] tells whether it may have taken effect.
     pub async fn request(&self, server: &str, request: Request) -> Result<Reply, UpstreamError> {
+        if let Some(inside) = self.inside.get(server) {
+            return inside.request(&request.method);
+        }
         self.server(server)?.request(request).await
     }
 
@@ -296,6 +323,9 @@ impl Upstreams {
     /// # Errors
     /// [`UpstreamError::Unknown`] and [`UpstreamError::NotStarted`].
     pub async fn greet(&self, server: &str) -> Result<Arc<Greeting>, UpstreamError> {
+        if let Some(inside) = self.inside.get(server) {
+            return Ok(Arc::new(inside.greet()));
+        }
         self.server(server)?.greet().await
     }
 
@@ -308,10 +338,14 @@ impl Upstreams {
 
     /// All servers, by name.
     pub fn status(&self) -> Vec<Status> {
-        self.servers
+        let mut all: Vec<Status> = self
+            .servers
             .values()
             .map(|server| server.status())
-            .collect()
+            .chain(self.inside.values().map(Inside::status))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// The supervisors' processes, of agents too: whoever descends from one is no owner.

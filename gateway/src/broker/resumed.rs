@@ -167,6 +167,7 @@ fn read(
         Ok(
             Event::Decided { .. }
             | Event::Answered { .. }
+            | Event::Labelled { .. }
             | Event::Closed { .. }
             | Event::Refused { .. }
             | Event::Noted { .. },

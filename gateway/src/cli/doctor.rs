@@ -283,6 +283,7 @@ fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
             },
             Some(path) => found.ok(&what, format!("`{command}` is {}", path.display())),
         },
+        Transport::Bundled(_) => found.ok(&what, "inside the gateway"),
         Transport::Http { url, .. } => {
             let plain =
                 reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url));

@@ -283,7 +283,7 @@ max_open = 0
             portcullis.toml:10:14: `mcp_servers.neither`: it does not say how the server is reached
               10 | [mcp_servers.neither]
                  |              ^^^^^^^
-                 = accepted: `command` (a program that speaks MCP on stdin and stdout) or `url` (streamable HTTP)
+                 = accepted: `command` (a program that speaks MCP on stdin and stdout), `url` (streamable HTTP) or `bundled` (a server inside the gateway)
 
             portcullis.toml:11:14: `mcp_servers.neither.args[1]`: an argument is a text without a NUL character
               11 | args = •••
@@ -776,5 +776,99 @@ fn a_file_that_others_can_write_is_refused() {
             .unwrap_err()
             .to_string()
             .contains("not a regular file")
+    );
+}
+
+/// The traits of the tools of one server, as the policy sees them, beside the server's own.
+fn traits(text: &str, tools: &[&str]) -> String {
+    use policy::traits::{Declared, Hints, resolve};
+    let config = parse(text).unwrap();
+    let server = config.servers.values().next().unwrap();
+    let mut lines = String::new();
+    for tool in tools {
+        let declared = server
+            .tools
+            .get(*tool)
+            .map_or_else(Declared::default, |tool| tool.traits);
+        let traits = resolve(server.trust, declared, Hints::default());
+        let has = [
+            (traits.public_source.holds(), " public_source"),
+            (traits.secret_data.holds(), " secret_data"),
+            (traits.public_sink.holds(), " public_sink"),
+            (traits.dangerous_writes.holds(), " dangerous_writes"),
+            (traits.read_only, " read_only"),
+        ];
+        lines += tool;
+        lines.extend(has.iter().filter(|(has, _)| *has).map(|(_, name)| *name));
+        lines += "\n";
+    }
+    lines
+}
+
+#[test]
+fn what_comes_with_the_gateway_has_known_traits_until_somebody_writes_others() {
+    let notes = "[mcp_servers.memo]\nbundled = \"notes\"\n";
+    let tools = ["list", "read", "write", "delete"];
+    expect![[r#"
+        list secret_data read_only
+        read secret_data read_only
+        write secret_data
+        delete secret_data dangerous_writes
+    "#]]
+    .assert_eq(&traits(notes, &tools));
+    let postbox = "[mcp_servers.mail]\ncommand = \"portcullis-postbox\"\n";
+    let tools = ["list", "read", "send", "other"];
+    expect![[r#"
+        list public_source read_only
+        read public_source read_only
+        send public_sink
+        other public_source secret_data public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(postbox, &tools));
+    let single = format!("{postbox}[mcp_servers.mail.tools.read]\nsecret_data = true\n");
+    expect![[r#"
+        read public_source secret_data read_only
+        send public_sink
+    "#]]
+    .assert_eq(&traits(&single, &["read", "send"]));
+    let written = format!("{postbox}[mcp_servers.mail.trust]\nsecret_data = false\n");
+    expect![[r#"
+        read public_source public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(&written, &["read"]));
+    // Another program of that name is not what is known.
+    let other = "[mcp_servers.mail]\ncommand = \"/opt/portcullis-postbox\"\n";
+    expect![[r#"
+        read public_source secret_data public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(other, &["read"]));
+}
+
+#[test]
+fn what_is_inside_is_neither_started_nor_reached() {
+    check(
+        r#"
+[mcp_servers.a]
+bundled = "diary"
+[mcp_servers.b]
+bundled = "notes"
+url = "http://x"
+idle_timeout = "1m"
+"#,
+        expect![[r#"
+            portcullis.toml:3:11: `mcp_servers.a.bundled`: "diary" is none of them
+              3 | bundled = "diary"
+                |           ^^^^^^^
+                = accepted: "notes"
+
+            portcullis.toml:6:1: `mcp_servers.b.url`: it belongs to a server that is started or reached, not to one inside the gateway
+              6 | url = "http://x"
+                | ^^^
+                = remove it
+
+            portcullis.toml:7:1: `mcp_servers.b.idle_timeout`: it belongs to a server that is started or reached, not to one inside the gateway
+              7 | idle_timeout = "1m"
+                | ^^^^^^^^^^^^
+                = remove it"#]],
     );
 }

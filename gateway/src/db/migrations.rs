@@ -9,6 +9,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut steps: Vec<Box<dyn MigrationTrait>> = vec![Box::new(First), Box::new(Usage)];
         steps.extend(channels::db::migrations());
+        steps.extend(groups::db::migrations());
         steps
     }
 }

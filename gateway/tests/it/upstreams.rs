@@ -88,7 +88,12 @@ fn house_in(dir: TempDir, specs: Vec<Spec>) -> House {
         path: None,
         bundled: None,
     };
-    let upstreams = Upstreams::new(specs, runtimes::house::House::new(plan), tx);
+    let upstreams = Upstreams::new(
+        specs,
+        BTreeMap::new(),
+        runtimes::house::House::new(plan),
+        tx,
+    );
     House {
         upstreams,
         events,
