@@ -43,7 +43,11 @@ const SECOND_CRYPTO: [&str; 5] = ["ring", "openssl", "openssl-sys", "native-tls"
 const KEPT_TO: [(&str, &[&str]); 7] = [
     (
         "env::var",
-        &["gateway/src/config.rs", "gateway/src/config/"],
+        &[
+            "gateway/src/config.rs",
+            "gateway/src/config/",
+            "agent/src/start.rs",
+        ],
     ),
     ("env::{", &[]),
     ("env::home_dir", &[]),
