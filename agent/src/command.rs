@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::gateway::{Gateway, one_line};
 use crate::outbox::Outbox;
 use crate::start::Program;
-use crate::{mcp, model};
+use crate::{log, mcp, model};
 use group::Group;
 
 /// The longest line, the most bytes that a program may say, and the most text that becomes a message.
@@ -61,7 +61,9 @@ pub(crate) async fn run(
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("portcullis-agent: the program does not start: {error}");
+            log(&format!(
+                "portcullis-agent: the program does not start: {error}"
+            ));
             return Some(failed("the agent's program does not start"));
         }
     };
@@ -277,7 +279,7 @@ async fn complain(gateway: &Gateway, mut stderr: impl AsyncBufRead + Unpin, last
         let line = gateway.masked(&String::from_utf8_lossy(&line));
         bytes += line.len();
         if bytes <= MAX_LOG {
-            eprintln!("{}", line.trim_end());
+            log(line.trim_end());
         }
         if !line.trim().is_empty() {
             *last = one_line(&line, 300);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::gateway::Gateway;
 use crate::outbox::Outbox;
 use crate::pause::Pause;
-use crate::sse::{self, Stream};
+use crate::sse::{self, Broken, Stream};
 
 /// The longest turn: a whole conversation.
 const MAX_TURN: usize = 64 * 1024 * 1024;
@@ -30,7 +30,7 @@ pub(crate) enum Ended {
     #[error("the gateway was gone for {} seconds", .0.as_secs_f32())]
     Gone(Duration),
     /// It does not speak this protocol.
-    #[error("the gateway answered `{0}`; use the agent that came with it")]
+    #[error("the gateway's answer is not understood: {0}; use the agent that came with it")]
     Odd(String),
 }
 
@@ -108,8 +108,12 @@ async fn follow(
         return Err(Ended::Odd("no stream of events".to_owned()));
     }
     let mut stream = Stream::new(response, MAX_TURN, SILENCE);
-    while stream.alive().await.is_ok() {
-        life.sign();
+    loop {
+        match stream.alive().await {
+            Ok(()) => life.sign(),
+            Err(Broken::Cut | Broken::Silent) => return Ok(()),
+            Err(broken @ Broken::TooLong(_)) => return Err(Ended::Odd(broken.to_string())),
+        }
         while let Some(data) = stream.ready() {
             let turn: Turn = serde_json::from_slice(&data)
                 .map_err(|_| Ended::Odd("a turn that cannot be read".to_owned()))?;
@@ -123,7 +127,6 @@ async fn follow(
             }
         }
     }
-    Ok(())
 }
 
 /// Sends what is in the outbox until the gateway has stored it; ends only with the link.

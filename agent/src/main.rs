@@ -15,6 +15,7 @@ mod sse;
 mod start;
 mod tools;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,11 +63,11 @@ fn main() -> ExitCode {
     let start = match start::read() {
         Ok(start) => start,
         Err(start::Wrong::Shown(text)) => {
-            eprintln!("{text}");
+            log(&text);
             return ExitCode::SUCCESS;
         }
         Err(wrong) => {
-            eprintln!("portcullis-agent: {wrong}");
+            log(&format!("portcullis-agent: {wrong}"));
             return ExitCode::from(2);
         }
     };
@@ -81,14 +82,19 @@ fn main() -> ExitCode {
         Ok(End::Finished | End::Link(Ended::Over)) => ExitCode::SUCCESS,
         Ok(End::Stopped) => ExitCode::from(STOPPED),
         Ok(End::Link(ended @ (Ended::Gone(_) | Ended::Odd(_)))) => {
-            eprintln!("portcullis-agent: {ended}");
+            log(&format!("portcullis-agent: {ended}"));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("portcullis-agent: cannot start: {error}");
+            log(&format!("portcullis-agent: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line into the agent's log, if somebody still reads it.
+fn log(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Both directions of the link and the core, side by side; what ends first ends all.

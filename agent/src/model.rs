@@ -2,10 +2,11 @@
 //! help. An answer is whole or it is nothing.
 
 mod draft;
+mod wire;
 
 use std::time::{Duration, Instant};
 
-use agent::{Failure, Message, Role};
+use agent::{Failure, Message};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::{Value, json};
 
@@ -173,7 +174,7 @@ impl Model<'_> {
         let mut request = json!({
             "model": self.name,
             "max_tokens": self.max_tokens,
-            "messages": wire(messages),
+            "messages": wire::messages(messages),
             "stream": true,
         });
         if let Some(members) = request.as_object_mut() {
@@ -259,56 +260,9 @@ fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// The messages as the API takes them: one user message after another is one, with results of
-/// tools first; the whole of it may be cached, since the next request begins with it.
-fn wire(messages: &[Message]) -> Vec<Message> {
-    let mut all: Vec<Message> = Vec::new();
-    for message in messages.iter().filter(|one| !one.content.is_empty()) {
-        match all.last_mut() {
-            Some(last) if last.role == Role::User && message.role == Role::User => {
-                last.content.extend(message.content.iter().cloned());
-            }
-            _ => all.push(message.clone()),
-        }
-    }
-    for message in all.iter_mut().filter(|one| one.role == Role::User) {
-        message.content.sort_by_key(|block| !is_result(block));
-    }
-    let last = all.last_mut().filter(|last| last.role == Role::User);
-    let last = last.and_then(|last| last.content.last_mut());
-    if let Some(last) = last.and_then(Value::as_object_mut) {
-        last.insert("cache_control".to_owned(), json!({ "type": "ephemeral" }));
-    }
-    all
-}
-
-fn is_result(block: &Value) -> bool {
-    block.get("type").and_then(Value::as_str) == Some("tool_result")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_people_said_meanwhile_joins_the_results_and_comes_after_them() {
-        let result = json!({ "type": "tool_result", "tool_use_id": "1", "content": [] });
-        let messages = [
-            Message::text(Role::User, "a"),
-            Message::text(Role::Assistant, "b"),
-            Message::text(Role::User, "c"),
-            Message {
-                role: Role::User,
-                content: vec![result.clone()],
-            },
-        ];
-        let sent = wire(&messages);
-        assert_eq!(sent[..2], messages[..2]);
-        let mut said = json!({ "type": "text", "text": "c" });
-        said["cache_control"] = json!({ "type": "ephemeral" });
-        assert_eq!(sent[2].content, [result, said]);
-        assert_eq!(sent.len(), 3);
-    }
 
     #[test]
     fn a_status_says_what_to_do() {

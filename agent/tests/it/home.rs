@@ -195,6 +195,18 @@ impl Home {
         self.ask(|known| begin(known, limits(), true));
     }
 
+    /// A later run of the same conversation.
+    pub(crate) fn begin_anew(&self, text: &str) {
+        self.change(|known| known.turns.clear());
+        self.ask(|known| {
+            let mut begin = begin(known, limits(), false);
+            if let Ask::Begin(begin) = &mut begin {
+                begin.history.push(Message::text(Role::User, text));
+            }
+            begin
+        });
+    }
+
     pub(crate) fn say(&self, text: &str) {
         let messages = vec![Message::text(Role::User, text)];
         self.ask(|_| Ask::Say { messages });

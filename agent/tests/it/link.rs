@@ -173,11 +173,25 @@ async fn a_gateway_that_is_gone_ends_the_agent() {
 }
 
 #[tokio::test]
+async fn a_gateway_of_another_version_is_said_to_people() {
+    let home = Home::start().await;
+    home.begin("go");
+    home.change(|known| {
+        if let agent::Ask::Begin(begin) = &mut known.turns[0].ask {
+            begin.protocol = 2;
+        }
+    });
+    let agent = home.agent();
+    let text = "failed Agent: the gateway speaks version 2 and the agent version 1; install both from one release";
+    assert_eq!(home.told().await, ["hello native", text]);
+    assert_eq!(agent.ended().await.0, Some(0));
+}
+
+#[tokio::test]
 async fn a_gateway_of_another_kind_is_said() {
     let home = Home::start().await;
     home.change(|known| known.over = Some(400));
     let (code, said) = home.agent().ended().await;
-    let told =
-        "portcullis-agent: the gateway answered `HTTP 400`; use the agent that came with it\n";
+    let told = "portcullis-agent: the gateway's answer is not understood: HTTP 400; use the agent that came with it\n";
     assert_eq!((code, said.as_str()), (Some(1), told));
 }

@@ -83,3 +83,30 @@ async fn an_answer_that_was_stored_is_not_given_twice() {
     assert_eq!(home.lock().asked.len(), 1);
     assert_eq!(agent.ended().await.0, Some(0));
 }
+
+#[tokio::test]
+async fn a_call_that_was_stopped_spoils_no_later_run() {
+    let home = Home::start().await;
+    home.script([Script::calls(&[(
+        "a",
+        "t__wait",
+        json!({ "gate": "never" }),
+    )])]);
+    home.begin("go");
+    let agent = home.agent();
+    home.until(|known| known.calls.len() == 1).await;
+    home.say_stop();
+    assert_eq!(agent.ended().await.0, Some(0));
+    home.script([Script::text("ok")]);
+    home.begin_anew("something else");
+    let agent = home.agent();
+    assert_eq!(
+        home.told().await[2..],
+        ["hello native", "Assistant: ok", "done"]
+    );
+    let content = home.lock().asked[1]["messages"][2]["content"].clone();
+    assert_eq!(content[0]["tool_use_id"], "a");
+    assert_eq!(content[0]["is_error"], true);
+    assert_eq!(content[1]["text"], "something else");
+    assert_eq!(agent.ended().await.0, Some(0));
+}
