@@ -46,8 +46,9 @@ const KEPT_TO: [(&str, &[&str]); 8] = [
         &[
             "gateway/src/config.rs",
             "gateway/src/config/",
-            // A program of its own, with an environment of its own.
+            // Programs of their own, with environments of their own.
             "mcp-servers/postbox/src/main.rs",
+            "agent/src/start.rs",
         ],
     ),
     ("env::{", &[]),
