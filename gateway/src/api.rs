@@ -11,6 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use channels::inbox::Said;
+use channels::web::{Item, SayError, Web};
+use groups::Groups;
 use policy::approval::Scope;
 use policy::ids::{GroupName, UserName};
 use policy::record::Event;
@@ -29,6 +32,8 @@ use crate::peer::Peer;
 pub struct Api {
     /// The broker.
     pub broker: Arc<Broker>,
+    /// The groups with an agent.
+    pub groups: Arc<Groups>,
     /// Where it listens, for `status`.
     pub url: String,
     /// Since when.
@@ -48,6 +53,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/tools", get(tools))
         .route("/status", get(status))
         .route("/audit/settle", post(settle))
+        .route("/groups/{group}/items", get(items))
+        .route("/groups/{group}/messages", post(say))
+        .route("/groups/{group}/stop", post(stop))
         .fallback(async || Refused::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),
@@ -379,6 +387,86 @@ async fn tools(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(Value::Array(all))
 }
 
+fn group_of(api: &Api, group: &str) -> Result<GroupName, Refused> {
+    let name = group.parse::<GroupName>().ok();
+    let known = name.filter(|name| api.broker.config.groups.contains_key(name));
+    known.ok_or_else(|| {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no group `{group}`"),
+        )
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    before: Option<i64>,
+    limit: Option<u64>,
+}
+
+async fn items(
+    State(api): State<Arc<Api>>,
+    Path(group): Path<String>,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Refused> {
+    const MOST: u64 = 200;
+    let group = group_of(&api, &group)?;
+    let web = &api.broker.hosted.web;
+    let failed =
+        |error: channels::db::DbError| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let newest = web.newest().await.map_err(failed)?;
+    let limit = page.limit.unwrap_or(MOST).min(MOST);
+    let items: Vec<Item> = web
+        .page(group.as_str(), page.before, limit)
+        .await
+        .map_err(failed)?;
+    Ok(Json(json!({ "items": items, "newest": newest })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Say {
+    id: String,
+    text: String,
+}
+
+async fn say(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Path(group): Path<String>,
+    Json(body): Json<Say>,
+) -> Result<Json<Value>, Refused> {
+    let (by, _) = user(&api.broker, &headers)?;
+    let group = group_of(&api, &group)?;
+    let said = Said {
+        channel: Web::NAME.to_owned(),
+        place: group.to_string(),
+        external_id: body.id,
+        by: by.to_string(),
+        text: body.text,
+        at: jiff::Timestamp::now(),
+    };
+    let received = api.broker.hosted.web.say(said).await;
+    let received = received.map_err(|error| match error {
+        SayError::Taken(_) => Refused(StatusCode::CONFLICT, error.to_string()),
+        SayError::Db(_) => Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    })?;
+    Ok(Json(json!({ "seq": received.seq })))
+}
+
+async fn stop(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Path(group): Path<String>,
+) -> Result<Json<Value>, Refused> {
+    let (by, _) = user(&api.broker, &headers)?;
+    let group = group_of(&api, &group)?;
+    let stopped = api.groups.stop(&group, by.as_str()).await;
+    let stopped = stopped
+        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(json!({ "stopped": stopped })))
+}
+
 /// Returns when the log holds all that was done before.
 async fn settle(State(api): State<Arc<Api>>) -> Json<Value> {
     api.broker.audit.settle().await;
@@ -408,6 +496,7 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         "uptime_seconds": api.since.elapsed().as_secs(),
         "configuration": broker.config.revision,
         "groups": groups,
+        "agents": crate::hosted::NO_SANDBOX,
         "servers": states,
         "open_approvals": broker.approvals.open_count(),
         "models": usage,

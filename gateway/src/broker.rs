@@ -510,6 +510,9 @@ impl Broker {
     /// Waits with a caller for the answer of a question.
     async fn wait(&self, held: Arc<Held>, call: &Call) -> Done {
         self.approvals.join(&held).await;
+        if hosted::is_hosted(&held.action) {
+            self.hosted.joined(&held);
+        }
         let mut progress = held.progress.subscribe();
         let _ = call.notes.send(Note::Held(held.id.clone())).await;
         loop {

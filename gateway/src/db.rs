@@ -81,6 +81,11 @@ impl Db {
         channels::db::Db::new(self.conn.clone())
     }
 
+    /// The tables of groups.
+    pub fn groups(&self) -> groups::db::Db {
+        groups::db::Db::new(self.conn.clone())
+    }
+
     /// The notes of groups.
     pub fn notes(&self) -> groups::notes::Notes {
         groups::notes::Notes::new(self.conn.clone())

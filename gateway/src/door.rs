@@ -10,9 +10,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use groups::Groups;
 
 use crate::api;
 use crate::broker::Broker;
+use crate::hosted;
 use crate::mcp::{self, Mcp};
 use crate::models;
 
@@ -82,7 +84,7 @@ impl Door {
 }
 
 /// All routes of the network.
-pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
+pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, groups: Arc<Groups>, door: Door) -> Router {
     let door = Arc::new(door);
     let endpoint = || get(mcp::get).post(mcp::post).delete(mcp::delete);
     let inside = Router::new()
@@ -97,6 +99,7 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
             "/api/v1/{*rest}",
             axum::routing::any(not_yours).with_state(broker.clone()),
         )
+        .merge(hosted::router(broker, groups))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
         .merge(models::router(broker.clone()))

@@ -4,7 +4,11 @@
 //! group's place of the web channel. Nothing here decides anything, and nothing that fails here
 //! stops an action: what could not be shown is put right at the next start.
 
+pub mod demo;
+mod host;
 mod items;
+mod open;
+mod routes;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,9 +23,16 @@ use tokio::task::JoinHandle;
 use crate::approvals::{Held, Watcher};
 use crate::db::Db;
 
+pub use host::PROGRAM;
 pub use items::Item;
 use items::Put;
 pub(crate) use items::state_of;
+pub use open::open;
+pub use routes::router;
+
+/// What a person is told of the runtime that there is.
+pub const NO_SANDBOX: &str = "Hosted agents run as processes of this machine, as root each as a user of its own, else under Landlock: that is no \
+     sandbox, and their network is yours";
 
 /// How the conversation of a group is named.
 const CONVERSATION: &str = "group:";
@@ -98,6 +109,16 @@ impl Hosted {
     async fn put(&self, put: Put) {
         if self.puts.send(put).await.is_err() {
             tracing::warn!("the state of a tool call came after the channel was closed");
+        }
+    }
+
+    /// The agent of a run waits for a question: said again, for whoever was not there before.
+    pub fn joined(&self, held: &Held) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.contains_key(&held.action.run)
+            && let Some(waits) = self.waits.get()
+        {
+            waits(&held.action.run, true);
         }
     }
 

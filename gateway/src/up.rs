@@ -1,5 +1,7 @@
 //! Runs the gateway: opens everything in order, says `ready`, and closes in the reverse order.
 
+mod ready;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,7 +15,9 @@ use axum::serve::ListenerExt as _;
 use channels::web::Web;
 use policy::action::{Digest, hex};
 use runtimes::bundled::NotThere;
+use runtimes::child::ChildProcesses;
 use runtimes::house::{House, Plan};
+use runtimes::runtime::Runtime;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
@@ -31,7 +35,7 @@ use crate::config::{self, Bundled, Config, Paths};
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
-use crate::hosted::Hosted;
+use crate::hosted::{self, Hosted};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
@@ -46,6 +50,8 @@ use crate::upstreams::{Event, Spec, Transport, Upstreams};
 pub struct UpOptions {
     /// Listen here instead.
     pub listen: Option<SocketAddr>,
+    /// There is no configuration: this is the demo.
+    pub demo: bool,
 }
 
 /// Why it could not run.
@@ -82,6 +88,9 @@ pub enum UpError {
     /// This machine cannot speak to providers of models.
     #[error("{0}")]
     Models(String),
+    /// What the groups left cannot be read.
+    #[error(transparent)]
+    Groups(#[from] groups::db::DbError),
     /// The log cannot be written.
     #[error(transparent)]
     Record(#[from] crate::audit::NoRecord),
@@ -130,15 +139,24 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         writer,
         shower,
         approved,
+        house,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
+    let agents: Arc<dyn Runtime> = Arc::new(ChildProcesses::new(house));
+    let groups = hosted::open(&broker, &db, agents.clone(), listen).await?;
     take_up(&broker, &db, approved).await?;
+    if options.demo
+        && let Err(error) = hosted::demo::seed(&db, &paths.data).await
+    {
+        tracing::warn!("the notes of the demo are not there: {error}");
+    }
     let upstreams = broker.upstreams.clone();
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
     let api = Arc::new(Api {
         broker: broker.clone(),
+        groups: groups.clone(),
         url: url.clone(),
         since: Instant::now(),
     });
@@ -160,7 +178,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
             tracing::debug!("a connection keeps Nagle's algorithm: {error}");
         }
     });
-    let network = axum::serve(tcp, door::router(&broker, mcp, door))
+    let network = axum::serve(tcp, door::router(&broker, mcp, groups.clone(), door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let owner = axum::serve(
         socket,
@@ -171,7 +189,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         tokio::spawn(network.into_future()),
         tokio::spawn(owner.into_future()),
     );
-    say_ready(&broker, &url);
+    groups.start().await;
+    ready::say(&broker.config, &paths, &options, &url);
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -182,8 +201,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     broker.tasks.close();
     // A second signal ends the waiting.
     let drained = async {
-        broker.tasks.wait().await;
-        let _ = tokio::join!(network, owner);
+        let _ = tokio::join!(agents.shutdown(), broker.tasks.wait(), network, owner);
     };
     tokio::select! {
         () = drained => {}
@@ -191,7 +209,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    upstreams.shutdown().await;
+    tokio::join!(agents.shutdown(), upstreams.shutdown());
+    drop(groups);
     let _ = std::fs::remove_file(paths.socket());
     drop(broker);
     // The writer ends when the last sender is gone; tasks that did not end in time keep theirs.
@@ -208,6 +227,7 @@ struct Opened {
     writer: JoinHandle<()>,
     shower: JoinHandle<()>,
     approved: Vec<Arc<Held>>,
+    house: Arc<House>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -228,7 +248,7 @@ async fn open(
         tracing::warn!("{missing}");
     }
     let house = House::new(plan);
-    let upstreams = Upstreams::new(specs(&config), inside(&config, &db), house, events);
+    let upstreams = Upstreams::new(specs(&config), inside(&config, &db), house.clone(), events);
     let identities = config
         .servers
         .iter()
@@ -265,6 +285,7 @@ async fn open(
         writer,
         shower,
         approved,
+        house,
         heard,
     })
 }
@@ -420,10 +441,12 @@ fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
         .servers
         .values()
         .filter_map(|server| match &server.transport {
-            config::Transport::Stdio { command, .. } => Some(command),
+            config::Transport::Stdio { command, .. } => Some(command.as_str()),
             config::Transport::Http { .. } | config::Transport::Bundled(_) => None,
         });
+    let hosted = config.groups.values().any(|group| group.model.is_some());
     commands
+        .chain(hosted.then_some(hosted::PROGRAM))
         .filter_map(|command| plan.bundled(command.as_ref()).err())
         .collect()
 }
@@ -498,33 +521,5 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
             }
             Some(Event::Log { .. } | Event::StateChanged { .. }) => {}
         }
-    }
-}
-
-fn say_ready(broker: &Broker, url: &str) {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    let config = &broker.config;
-    if config.groups.is_empty() {
-        text += "There is no group yet, so no agent can connect: write one in the configuration.\n";
-    }
-    for group in config.groups.keys().take(1) {
-        let _ = write!(
-            text,
-            "Connect Claude Code to group `{group}`:\n  claude mcp add --transport http portcullis {url}/mcp \\\n    \
-             --header \"Authorization: Bearer $(portcullis token issue --group {group})\"\n"
-        );
-    }
-    if config.approvals.cli {
-        text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";
-    }
-    let _ = writeln!(text, "ready {url}");
-    let mut out = io::stdout().lock();
-    if out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
-        tracing::debug!("nobody reads the start-up output");
     }
 }
