@@ -412,8 +412,9 @@ async fn items(
     const MOST: u64 = 200;
     let group = group_of(&api, &group)?;
     let web = &api.broker.hosted.web;
-    let failed =
-        |error: channels::db::DbError| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let failed = |error: channels::db::DbError| {
+        Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    };
     let newest = web.newest().await.map_err(failed)?;
     let limit = page.limit.unwrap_or(MOST).min(MOST);
     let items: Vec<Item> = web
@@ -462,8 +463,8 @@ async fn stop(
     let (by, _) = user(&api.broker, &headers)?;
     let group = group_of(&api, &group)?;
     let stopped = api.groups.stop(&group, by.as_str()).await;
-    let stopped = stopped
-        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let stopped =
+        stopped.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(json!({ "stopped": stopped })))
 }
 

@@ -24,7 +24,7 @@ const LONGEST_START: Duration = Duration::from_secs(30);
 
 /// Starts agents on a runtime.
 #[derive(Debug)]
-pub struct Host {
+pub(super) struct Host {
     /// Not kept alive by the groups that it serves.
     pub broker: Weak<Broker>,
     /// Where agents run.
@@ -36,7 +36,7 @@ pub struct Host {
 }
 
 /// A run as the broker knows it.
-pub fn hosted(key: &RunKey) -> Hosted {
+pub(super) fn hosted(key: &RunKey) -> Hosted {
     Hosted {
         run: key.run.clone(),
         group: key.group.clone(),

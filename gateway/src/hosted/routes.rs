@@ -106,11 +106,7 @@ async fn turns(
         event.ok().map(Ok::<_, Infallible>)
     });
     Sse::new(events)
-        .keep_alive(
-            KeepAlive::new()
-                .interval(COMMENT_EVERY)
-                .text("still there"),
-        )
+        .keep_alive(KeepAlive::new().interval(COMMENT_EVERY).text("still there"))
         .into_response()
 }
 
