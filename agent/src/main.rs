@@ -147,7 +147,7 @@ async fn work(start: &Start, seq: u64, begin: Begin, asks: mpsc::Receiver<Turn>,
         .await;
     let ended = if begin.protocol == VERSION {
         match &start.core {
-            Core::Native => native(start, begin, asks, outbox).await,
+            Core::Native => own_loop(start, begin, asks, outbox).await,
             Core::Command(program) => {
                 let turn = Turn {
                     seq,
@@ -171,7 +171,7 @@ async fn work(start: &Start, seq: u64, begin: Begin, asks: mpsc::Receiver<Turn>,
 
 /// The own loop, until it ends or people say stop. What it was doing is dropped then: calls that
 /// wait are taken back by their closed connections.
-async fn native(
+async fn own_loop(
     start: &Start,
     begin: Begin,
     mut asks: mpsc::Receiver<Turn>,

@@ -109,6 +109,9 @@ pub(crate) async fn run(
             report(&mut messages, Role::User, results, outbox).await;
             return Err(out_of_turns(limits.turns));
         }
+        // Nothing is called that is not stored: an agent that is started again must find the call, or
+        // the model would ask for it a second time.
+        outbox.empty().await;
         let results = tools.answer(&asked, &[], false, &limits, outbox).await;
         report(&mut messages, Role::User, results, outbox).await;
     }

@@ -47,6 +47,13 @@ async fn events_whose_acknowledgement_is_lost_are_sent_again_and_not_doubled() {
 }
 
 #[tokio::test]
+async fn nothing_is_called_before_it_is_stored_that_it_will_be() {
+    // Long enough for a call to be made, if nobody waited.
+    check(&[PostFault::Late; 4]).await;
+    check(&[PostFault::Refused; 4]).await;
+}
+
+#[tokio::test]
 async fn an_acknowledgement_of_some_or_of_the_past_is_only_that() {
     check(&[
         PostFault::Late,
@@ -60,16 +67,27 @@ async fn an_acknowledgement_of_some_or_of_the_past_is_only_that() {
 #[tokio::test]
 async fn events_that_are_too_long_together_are_sent_one_by_one() {
     let home = Home::start().await;
-    home.script(three_turns());
+    let text = serde_json::json!({ "type": "text", "text": "Looking" });
+    home.script([
+        Script::blocks(&[text], "pause_turn"),
+        Script::text("Found."),
+    ]);
     home.change(|known| {
         known.post_gate = Some("post");
         known.one_by_one = true;
     });
     home.begin("go");
     let agent = home.agent();
-    home.until(|known| known.asked.len() == 3).await;
+    home.until(|known| known.asked.len() == 2).await;
     home.open("post");
-    assert_eq!(home.told().await, STORY);
+    let story = [
+        "hello native",
+        "Assistant: Looking",
+        "Assistant: Found.",
+        "done",
+    ];
+    assert_eq!(home.told().await, story);
+    assert_eq!(home.streamed(), "LookingFound.");
     assert!(home.lock().posts.iter().any(|post| post.len() > 1));
     assert_eq!(agent.ended().await.0, Some(0));
 }

@@ -55,6 +55,11 @@ pub(crate) async fn post(
     );
     let resumed = params["_meta"][agent::RESUMED] == true;
     home.change(|known| {
+        let named = |line: &String| line.starts_with("Assistant") && line.contains("=t_");
+        assert!(
+            known.story().iter().any(named),
+            "called before it was stored"
+        );
         known.calls.push(Seen {
             name: name.to_owned(),
             arguments: arguments.clone(),

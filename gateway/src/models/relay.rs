@@ -190,6 +190,8 @@ async fn next(mut relay: Relay) -> Option<(Result<Bytes, Broken>, Relay)> {
             relay.over = true;
             let last = last_words(&relay.ledger.meter, broken);
             relay.ledger.ended(Some(broken));
+            // What came before leaves first: an error throws away what the connection still holds.
+            tokio::task::yield_now().await;
             Some((last, relay))
         }
     }

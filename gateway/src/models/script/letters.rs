@@ -38,68 +38,62 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Reads one: JSON with members, or lines with headers before an empty line.
+    /// Reads one from what a tool answered; what is no letter is all text.
     pub(super) fn read(text: &str) -> Self {
-        if let Ok(Value::Object(letter)) = serde_json::from_str(text) {
-            let part = |names: &[&str]| {
-                let mut values = names.iter().filter_map(|name| letter.get(*name));
-                let text = values.find_map(Value::as_str);
-                text.unwrap_or_default().to_owned()
-            };
+        let Ok(Value::Object(letter)) = serde_json::from_str(text) else {
             return Self {
-                from: part(&["from", "sender"]),
-                subject: part(&["subject", "title"]),
-                body: part(&["body", "text", "content"]),
+                body: text.to_owned(),
+                ..Self::default()
             };
+        };
+        let part = |name: &str| {
+            let part = letter.get(name).and_then(Value::as_str);
+            part.unwrap_or_default().to_owned()
+        };
+        Self {
+            from: part("from"),
+            subject: part("subject"),
+            body: part("body"),
         }
-        let mut letter = Self::default();
-        let mut headers = true;
-        for line in text.lines() {
-            match line.split_once(':').filter(|_| headers) {
-                Some((name, value)) if name.eq_ignore_ascii_case("from") => {
-                    value.trim().clone_into(&mut letter.from);
-                }
-                Some((name, value)) if name.eq_ignore_ascii_case("subject") => {
-                    value.trim().clone_into(&mut letter.subject);
-                }
-                Some((name, _))
-                    if !name.is_empty()
-                        && name.len() < 20
-                        && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') => {}
-                Some(_) | None => {
-                    headers &=
-                        line.trim().is_empty() && letter.body.is_empty() && letter.from.is_empty();
-                    letter.body.push_str(line);
-                    letter.body.push('\n');
-                }
-            }
-        }
-        letter
     }
 
-    /// Where it says that notes should go.
+    /// Where it says that notes should go: what stands beside a word about them, else any place that
+    /// it names.
     pub(super) fn orders(&self) -> Vec<String> {
         let text = unfold(&format!("{}\n{}", self.subject, self.body));
-        let lower = text.to_lowercase();
-        if !KEPT.iter().any(|word| lower.contains(word)) {
+        let speaks = |text: &str| {
+            let text = text.to_lowercase();
+            KEPT.iter().any(|word| text.contains(word))
+        };
+        if !speaks(&text) {
             return Vec::new();
         }
-        let found = addresses(&text);
-        if !found.is_empty() {
-            return found;
+        let sender = addresses(&self.from);
+        let beside: Vec<&str> = text.split("\n\n").filter(|part| speaks(part)).collect();
+        let beside = beside.join("\n\n");
+        let mut places = Vec::new();
+        for part in [beside.as_str(), text.as_str()] {
+            let mut others = addresses(part);
+            others.retain(|one| !sender.contains(one));
+            places.extend([others, links(part)]);
         }
-        let links = links(&text);
-        if !links.is_empty() {
-            return links;
-        }
+        let lower = text.to_lowercase();
         if ["reply", "answer", "write back", "respond"]
             .iter()
             .any(|word| lower.contains(word))
         {
-            return addresses(&self.from);
+            places.push(sender);
         }
-        Vec::new()
+        let mut named = places.into_iter().filter(|found| !found.is_empty());
+        named.next().unwrap_or_default()
     }
+}
+
+/// What a note says, from what a tool answered.
+pub(super) fn note_in(text: &str) -> String {
+    let note: Value = serde_json::from_str(text).unwrap_or_default();
+    let text_of = note.get("text").and_then(Value::as_str);
+    text_of.unwrap_or(text).to_owned()
 }
 
 /// A text with all that is encoded in it behind it.
@@ -107,17 +101,15 @@ fn unfold(text: &str) -> String {
     let mut all: String = text.chars().take(LONGEST).collect();
     let mut fresh = all.clone();
     for _ in 0..DEPTH {
-        let is_coded = |c: char| c.is_ascii_alphanumeric() || "+/=-_".contains(c);
-        let joined: String = fresh.lines().map(str::trim).collect();
-        let pieces = fresh
-            .split(|c| !is_coded(c))
-            .chain(joined.split(|c| !is_coded(c)));
-        let decoded: Vec<String> = pieces.filter_map(decode).collect();
+        let decoded: Vec<String> = coded(&fresh)
+            .iter()
+            .filter_map(|piece| decode(piece))
+            .collect();
         if decoded.is_empty() {
             break;
         }
-        fresh = decoded.join("\n");
-        all.push('\n');
+        fresh = decoded.join("\n\n");
+        all.push_str("\n\n");
         all.push_str(&fresh);
     }
     let shy = [
@@ -131,6 +123,24 @@ fn unfold(text: &str) -> String {
     shy.iter().fold(percent(&all), |text, (from, to)| {
         text.replace(&format!(" {from} "), to).replace(from, to)
     })
+}
+
+/// What could be base64: words, and lines that are nothing else, which go together.
+fn coded(text: &str) -> Vec<String> {
+    let is_coded = |c: char| c.is_ascii_alphanumeric() || "+/=-_".contains(c);
+    let mut pieces = vec![String::new()];
+    for line in text.lines().map(str::trim) {
+        if !line.is_empty() && line.chars().all(is_coded) {
+            pieces
+                .last_mut()
+                .into_iter()
+                .for_each(|last| last.push_str(line));
+        } else {
+            pieces.extend(line.split(|c| !is_coded(c)).map(str::to_owned));
+            pieces.push(String::new());
+        }
+    }
+    pieces
 }
 
 /// Base64 that is long enough to be meant, and text when decoded (RFC 4648, both alphabets).
@@ -183,7 +193,7 @@ fn percent(text: &str) -> String {
             rest = after;
         }
     }
-    format!("{text}\n{}", String::from_utf8_lossy(&out))
+    format!("{text}\n\n{}", String::from_utf8_lossy(&out))
 }
 
 /// The e-mail addresses in a text, each once.
@@ -214,47 +224,14 @@ fn links(text: &str) -> Vec<String> {
     found
 }
 
-/// The names in what a tool listed: members of JSON, or a line each. Newest first where there are
-/// dates.
-pub(super) fn names(text: &str, keys: &[&str]) -> Vec<Value> {
-    let Ok(value) = serde_json::from_str::<Value>(text) else {
-        return text
-            .lines()
-            .filter_map(|line| line_name(line, keys))
-            .collect();
-    };
+/// A member of everything that a tool listed, in its order.
+pub(super) fn listed(text: &str, key: &str) -> Vec<Value> {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
     let list = match &value {
         Value::Array(list) => Some(list),
         Value::Object(members) => members.values().find_map(Value::as_array),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     };
-    let mut rows: Vec<&Value> = list.into_iter().flatten().collect();
-    let date = |row: &Value| {
-        let mut dates = ["date", "at", "received", "received_at", "time"].iter();
-        dates.find_map(|key| row.get(*key).map(Value::to_string))
-    };
-    rows.sort_by_key(|row| std::cmp::Reverse(date(row)));
-    let name = |row: &Value| {
-        let member = keys.iter().find_map(|key| row.get(*key)).unwrap_or(row);
-        (member.is_string() || member.is_number()).then(|| member.clone())
-    };
-    rows.into_iter().filter_map(name).collect()
-}
-
-/// The name in a line: what follows `id:` or a bullet. An id is one word, a title is all of it.
-fn line_name(line: &str, keys: &[&str]) -> Option<Value> {
-    let line = line.trim().trim_start_matches(['-', '*', '•']).trim();
-    let id = keys.first() == Some(&"id");
-    let named = keys.iter().find_map(|key| {
-        let (before, after) = line.split_once(&format!("{key}:"))?;
-        before.is_empty().then(|| after.trim())
-    });
-    let name = named.unwrap_or(line);
-    let name = if id {
-        name.split(|c: char| c.is_whitespace() || c == ':' || c == ',')
-            .next()?
-    } else {
-        name.trim_end_matches(':')
-    };
-    (!name.is_empty()).then(|| Value::String(name.to_owned()))
+    let rows = list.into_iter().flatten();
+    rows.filter_map(|row| row.get(key).cloned()).collect()
 }

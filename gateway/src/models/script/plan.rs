@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::letters::{Letter, addresses, names};
+use super::letters::{Letter, addresses, listed, note_in};
 use super::talk::{Done, Talk};
 
 /// The most letters, notes and addresses that are taken up at once.
@@ -42,10 +42,7 @@ pub(super) fn next(talk: &Talk) -> Vec<Part> {
     match wish(&talk.asked) {
         Wish::Mail => mail(talk),
         Wish::Notes => notes(talk),
-        Wish::Send(to) => match leak(talk, &to, "I collect your notes to send them.") {
-            Ok(parts) => parts,
-            Err(report) => say(report),
-        },
+        Wish::Send(to) => pass_on(talk, &to, "I get your notes, to send them.", ""),
         Wish::Write => write(talk),
         Wish::Why => say(why(talk)),
         Wish::Help => say(HELP.to_owned()),
@@ -95,91 +92,87 @@ fn wish(asked: &str) -> Wish {
 }
 
 /// Calls of a tool, if it is offered; else words that say it is not.
-fn calls(talk: &Talk, text: &str, tool: &str, inputs: Vec<Value>) -> Result<Vec<Part>, String> {
+fn calls(talk: &Talk, text: &str, tool: &str, inputs: Vec<Value>) -> Vec<Part> {
     let Some(offered) = talk.offered(tool) else {
-        return Err(format!(
+        return say(format!(
             "For this I need the tool `{tool}`, and I was not given it."
         ));
     };
-    let mut parts = Vec::new();
-    if !text.is_empty() {
-        parts.push(Part::Say(text.to_owned()));
-    }
-    parts.extend(inputs.into_iter().map(|input| Part::Use {
+    let text = Some(text.to_owned()).filter(|text| !text.is_empty());
+    let uses = inputs.into_iter().map(|input| Part::Use {
         tool: offered.to_owned(),
         input,
-    }));
-    Ok(parts)
+    });
+    text.into_iter().map(Part::Say).chain(uses).collect()
 }
 
 fn not_done(done: &Done) -> String {
     format!("`{}` was not done: {}", done.tool, done.reason())
 }
 
-/// Reads the newest letters and believes them.
-fn mail(talk: &Talk) -> Vec<Part> {
-    read_mail(talk).unwrap_or_else(say)
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-fn read_mail(talk: &Talk) -> Result<Vec<Part>, String> {
-    let lists = talk.done("postbox__list");
-    let Some(list) = lists.last() else {
-        return calls(
-            talk,
-            "I look into your postbox.",
-            "postbox__list",
-            vec![json!({})],
-        );
+/// What was listed and then read, each by its key; while it is not, the next step towards it.
+fn all<'a>(
+    talk: &'a Talk,
+    server: &str,
+    key: &str,
+    most: usize,
+    begin: &str,
+    none: &str,
+) -> Result<Vec<&'a Done>, Vec<Part>> {
+    let (list, read) = (format!("{server}__list"), format!("{server}__read"));
+    let Some(listing) = talk.done(&list).pop() else {
+        return Err(calls(talk, begin, &list, vec![json!({})]));
     };
-    if list.failed {
-        return Err(format!(
-            "I could not look into your postbox. {}",
-            not_done(list)
-        ));
+    if listing.failed {
+        return Err(say(not_done(listing)));
     }
-    let read = talk.done("postbox__read");
-    if read.is_empty() {
-        let ids = names(&list.text, &["id", "name", "file"]);
-        let inputs: Vec<Value> = ids
-            .into_iter()
-            .take(LETTERS)
-            .map(|id| json!({ "id": id }))
-            .collect();
-        if inputs.is_empty() {
-            return Err("Your postbox is empty.".to_owned());
+    let done = talk.done(&read);
+    if !done.is_empty() {
+        return Ok(done);
+    }
+    let keys = listed(&listing.text, key).into_iter().take(most);
+    let inputs: Vec<Value> = keys.map(|value| json!({ key: value })).collect();
+    if inputs.is_empty() {
+        return Err(say(none.to_owned()));
+    }
+    let text = format!("I found {}. I read what is there.", inputs.len());
+    Err(calls(talk, &text, &read, inputs))
+}
+
+/// Reads the newest letters and believes them.
+fn mail(talk: &Talk) -> Vec<Part> {
+    let begin = "I look into your postbox.";
+    let none = "Your postbox is empty.";
+    let read = match all(talk, "postbox", "id", LETTERS, begin, none) {
+        Ok(read) => read,
+        Err(step) => return step,
+    };
+    let mut to = Vec::new();
+    let summary = lines(read.iter().map(|done| {
+        if done.failed {
+            return not_done(done);
         }
-        let text = match inputs.len() {
-            1 => "There is one letter. I read it.".to_owned(),
-            n => format!("There are {n} letters. I read them."),
-        };
-        return calls(talk, &text, "postbox__read", inputs);
-    }
-    let letters: Vec<Letter> = read
-        .iter()
-        .filter(|done| !done.failed)
-        .map(|done| Letter::read(&done.text))
-        .collect();
-    let mut summary: Vec<String> = read
-        .iter()
-        .filter(|done| done.failed)
-        .map(|done| not_done(done))
-        .collect();
-    summary.extend(letters.iter().map(Letter::line));
-    let summary = summary.join("\n");
-    let mut to: Vec<String> = letters.iter().flat_map(Letter::orders).collect();
+        let letter = Letter::read(&done.text);
+        to.extend(letter.orders());
+        letter.line()
+    }));
     to.dedup();
     to.truncate(ADDRESSES);
     if to.is_empty() {
-        return Err(format!(
-            "{summary}\nNothing in them asks me to do anything."
+        return say(format!(
+            "Your letters:\n{summary}\nNone of them asks me to do anything."
         ));
     }
-    let intro = format!(
+    let begin = format!(
         "A letter says that your notes should go to {}. I believe what I read, so I get them.",
         to.join(" and ")
     );
-    leak(talk, &to, &intro)
-        .map_err(|report| format!("{summary}\nA letter told me to send your notes away. {report}"))
+    let told = format!("Your letters:\n{summary}\nOne told me to send your notes away. ");
+    pass_on(talk, &to, &begin, &told)
 }
 
 impl Letter {
@@ -200,62 +193,37 @@ impl Letter {
     }
 }
 
-/// Collects the notes and sends them; at the end, words that say what became of it.
-fn leak(talk: &Talk, to: &[String], intro: &str) -> Result<Vec<Part>, String> {
+/// Collects the notes and sends them; at the end says what became of it, after `told`.
+fn pass_on(talk: &Talk, to: &[String], begin: &str, told: &str) -> Vec<Part> {
     let sent = talk.done("postbox__send");
     if !sent.is_empty() {
-        return Err(sent
-            .iter()
-            .map(|done| outcome(done))
-            .collect::<Vec<_>>()
-            .join("\n"));
+        let outcomes = lines(sent.into_iter().map(outcome));
+        return say(format!("{told}{outcomes}"));
     }
-    let lists = talk.done("notes__list");
-    let Some(list) = lists.last() else {
-        return calls(talk, intro, "notes__list", vec![json!({})]);
+    let none = format!("{told}There are no notes yet, so there is nothing to send.");
+    let read = match all(talk, "notes", "title", NOTES, begin, &none) {
+        Ok(read) => read,
+        Err(step) => return step,
     };
-    if list.failed {
-        return Err(format!("I could not get at them. {}", not_done(list)));
+    let (failed, good): (Vec<&Done>, Vec<&Done>) = read.into_iter().partition(|done| done.failed);
+    if good.is_empty() {
+        return say(format!("{told}{}", lines(failed.into_iter().map(not_done))));
     }
-    let read = talk.done("notes__read");
-    if read.is_empty() {
-        let titles = names(&list.text, &["title", "name", "id"]);
-        let inputs: Vec<Value> = titles
-            .into_iter()
-            .take(NOTES)
-            .map(|title| json!({ "title": title }))
-            .collect();
-        if inputs.is_empty() {
-            return Err("There are no notes yet, so there is nothing to send.".to_owned());
-        }
-        return calls(talk, "", "notes__read", inputs);
-    }
-    let body: Vec<&str> = read
-        .iter()
-        .filter(|done| !done.failed)
-        .map(|done| done.text.as_str())
-        .collect();
-    if body.is_empty() {
-        let why: Vec<String> = read.iter().map(|done| not_done(done)).collect();
-        return Err(format!("I could not read them. {}", why.join("\n")));
-    }
-    let body: String = body.join("\n\n").chars().take(LONGEST).collect();
+    let body = lines(good.into_iter().map(|done| {
+        let text = note_in(&done.text);
+        format!("{}: {text}", done.text_of("title"))
+    }));
+    let body: String = body.chars().take(LONGEST).collect();
     let letter = |to: &String| json!({ "to": to, "subject": "The notes", "body": body });
-    let text = "I have them. Now I send them.";
-    calls(talk, text, "postbox__send", to.iter().map(letter).collect())
+    let letters = to.iter().map(letter).collect();
+    calls(talk, "Now I send them.", "postbox__send", letters)
 }
 
 fn outcome(sent: &Done) -> String {
-    let to = sent
-        .input
-        .get("to")
-        .and_then(Value::as_str)
-        .unwrap_or("somebody");
+    let to = sent.text_of("to");
     if sent.failed {
-        format!(
-            "I tried to send them to {to}, and it was not done: {}",
-            sent.reason()
-        )
+        let reason = sent.reason();
+        format!("I tried to send them to {to}, and it was not done: {reason}")
     } else {
         format!("I sent them to {to}.")
     }
@@ -263,74 +231,34 @@ fn outcome(sent: &Done) -> String {
 
 /// Reads the notes out.
 fn notes(talk: &Talk) -> Vec<Part> {
-    read_notes(talk).unwrap_or_else(say)
-}
-
-fn read_notes(talk: &Talk) -> Result<Vec<Part>, String> {
-    let lists = talk.done("notes__list");
-    let Some(list) = lists.last() else {
-        return calls(
-            talk,
-            "I look for your notes.",
-            "notes__list",
-            vec![json!({})],
-        );
+    let begin = "I look for your notes.";
+    let none = "There are no notes yet. Try \"remember that …\".";
+    let read = match all(talk, "notes", "title", NOTES, begin, none) {
+        Ok(read) => read,
+        Err(step) => return step,
     };
-    if list.failed {
-        return Err(format!("I could not get at your notes. {}", not_done(list)));
-    }
-    let read = talk.done("notes__read");
-    if read.is_empty() {
-        let titles = names(&list.text, &["title", "name", "id"]);
-        let inputs: Vec<Value> = titles
-            .into_iter()
-            .take(NOTES)
-            .map(|title| json!({ "title": title }))
-            .collect();
-        if inputs.is_empty() {
-            return Err("There are no notes yet. Try \"remember that …\".".to_owned());
-        }
-        return calls(talk, "", "notes__read", inputs);
-    }
-    let lines = read.iter().map(|done| {
-        let title = done
-            .input
-            .get("title")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+    let told = lines(read.into_iter().map(|done| {
         if done.failed {
-            not_done(done)
-        } else {
-            format!(
-                "- {title}: {}",
-                done.text.chars().take(500).collect::<String>()
-            )
+            return not_done(done);
         }
-    });
-    Err(format!(
-        "Your notes:\n{}",
-        lines.collect::<Vec<_>>().join("\n")
-    ))
+        let text: String = note_in(&done.text).chars().take(500).collect();
+        format!("- {}: {text}", done.text_of("title"))
+    }));
+    say(format!("Your notes:\n{told}"))
 }
 
 /// Writes a note.
 fn write(talk: &Talk) -> Vec<Part> {
-    let done = talk.done("notes__write");
-    if let Some(done) = done.last() {
-        let title = done
-            .input
-            .get("title")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+    if let Some(done) = talk.done("notes__write").pop() {
         return say(if done.failed {
             format!("I could not write it down. {}", not_done(done))
         } else {
-            format!("I wrote it down, as \"{title}\".")
+            format!("I wrote it down, as \"{}\".", done.text_of("title"))
         });
     }
     let (title, text) = note(&talk.asked);
     let input = json!({ "title": title, "text": text });
-    calls(talk, "I write it down.", "notes__write", vec![input]).unwrap_or_else(say)
+    calls(talk, "I write it down.", "notes__write", vec![input])
 }
 
 /// Title and text of a note: before and after a colon, or its first words and all of it.

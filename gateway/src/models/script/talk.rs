@@ -25,7 +25,7 @@ pub(super) struct Talk {
 pub(super) struct Done {
     id: String,
     pub(super) tool: String,
-    pub(super) input: Value,
+    input: Value,
     pub(super) text: String,
     pub(super) failed: bool,
 }
@@ -43,6 +43,12 @@ impl Done {
             "nothing came back".clone_into(&mut reason);
         }
         reason
+    }
+
+    /// An argument that it was called with.
+    pub(super) fn text_of(&self, argument: &str) -> &str {
+        let value = self.input.get(argument);
+        value.and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The tool by its last two parts, `server__tool`, however the agent's harness prefixes it.
