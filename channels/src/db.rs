@@ -5,7 +5,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbErr, QueryOrder as _, QuerySelect as _, Set,
-    TransactionTrait as _, TryInsertResult,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait as _, TryInsertResult,
 };
 use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager, async_trait};
 
@@ -22,6 +22,13 @@ pub enum DbError {
     #[error("a stored {0} cannot be read")]
     Unreadable(&'static str),
 }
+
+/// What is read in a transaction is still so when it writes: `SQLite` refuses one that finds out late.
+const WRITES: TransactionOptions = TransactionOptions {
+    isolation_level: None,
+    access_mode: None,
+    sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+};
 
 /// The store over the tables.
 #[derive(Clone, Debug)]
@@ -142,7 +149,7 @@ impl Db {
 
     /// Stores a message and its item, unless it is there; then only says what is there.
     pub(crate) async fn receive(&self, said: &Said) -> Result<(Received, Option<Item>), DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.conn.begin_with_options(WRITES).await?;
         let row = inbox::ActiveModel {
             channel: Set(said.channel.clone()),
             place: Set(said.place.clone()),
@@ -204,7 +211,7 @@ impl Db {
         body: Body,
         at: Timestamp,
     ) -> Result<Item, DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.conn.begin_with_options(WRITES).await?;
         let item = put(&txn, place, id, body, at).await?;
         txn.commit().await?;
         Ok(item)
@@ -338,6 +345,20 @@ mod tests {
 
     fn notice(text: &str) -> Body {
         Body::Notice { text: text.into() }
+    }
+
+    #[tokio::test]
+    async fn whoever_writes_beside_it_makes_nothing_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (web(&folder).await, web(&folder).await);
+        let put = async |web: &Arc<Web>, name: &str| {
+            for n in 0..50 {
+                let id = format!("{name}{n}");
+                web.put("demo", &id, notice("x")).await.unwrap();
+            }
+        };
+        tokio::join!(put(&one, "a"), put(&other, "b"));
+        assert_eq!(one.page("demo", None, 200).await.unwrap().len(), 100);
     }
 
     #[tokio::test]

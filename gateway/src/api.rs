@@ -11,6 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use channels::inbox::Said;
+use channels::web::{Item, SayError, Web};
+use groups::Groups;
 use policy::approval::Scope;
 use policy::ids::{GroupName, UserName};
 use policy::record::Event;
@@ -29,6 +32,8 @@ use crate::peer::Peer;
 pub struct Api {
     /// The broker.
     pub broker: Arc<Broker>,
+    /// The groups with an agent.
+    pub groups: Arc<Groups>,
     /// Where it listens, for `status`.
     pub url: String,
     /// Since when.
@@ -48,6 +53,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/tools", get(tools))
         .route("/status", get(status))
         .route("/audit/settle", post(settle))
+        .route("/groups/{group}/items", get(items))
+        .route("/groups/{group}/messages", post(say))
+        .route("/groups/{group}/stop", post(stop))
         .fallback(async || Refused::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),
@@ -287,7 +295,7 @@ async fn issue(
         .await;
     let (issued, token) = issued.map_err(|error| match error {
         IssueError::Lifetime => Refused::new(StatusCode::BAD_REQUEST, error.to_string()),
-        IssueError::Unsigned(_) | IssueError::Db(_) => {
+        IssueError::Unsigned(_) | IssueError::Db(_) | IssueError::Over => {
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
         }
     })?;
@@ -391,6 +399,87 @@ async fn tools(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(Value::Array(all))
 }
 
+fn group_of(api: &Api, group: &str) -> Result<GroupName, Refused> {
+    let name = group.parse::<GroupName>().ok();
+    let known = name.filter(|name| api.broker.config.groups.contains_key(name));
+    known.ok_or_else(|| {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no group `{group}`"),
+        )
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    before: Option<i64>,
+    limit: Option<u64>,
+}
+
+async fn items(
+    State(api): State<Arc<Api>>,
+    Path(group): Path<String>,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Refused> {
+    const MOST: u64 = 200;
+    let group = group_of(&api, &group)?;
+    let web = &api.broker.hosted.web;
+    let failed = |error: channels::db::DbError| {
+        Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    };
+    let newest = web.newest().await.map_err(failed)?;
+    let limit = page.limit.unwrap_or(MOST).min(MOST);
+    let items: Vec<Item> = web
+        .page(group.as_str(), page.before, limit)
+        .await
+        .map_err(failed)?;
+    Ok(Json(json!({ "items": items, "newest": newest })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Say {
+    id: String,
+    text: String,
+}
+
+async fn say(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Path(group): Path<String>,
+    Json(body): Json<Say>,
+) -> Result<Json<Value>, Refused> {
+    let (by, _) = user(&api.broker, &headers)?;
+    let group = group_of(&api, &group)?;
+    let said = Said {
+        channel: Web::NAME.to_owned(),
+        place: group.to_string(),
+        external_id: body.id,
+        by: by.to_string(),
+        text: body.text,
+        at: jiff::Timestamp::now(),
+    };
+    let received = api.broker.hosted.web.say(said).await;
+    let received = received.map_err(|error| match error {
+        SayError::Taken(_) => Refused(StatusCode::CONFLICT, error.to_string()),
+        SayError::Db(_) => Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    })?;
+    Ok(Json(json!({ "seq": received.seq })))
+}
+
+async fn stop(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Path(group): Path<String>,
+) -> Result<Json<Value>, Refused> {
+    let (by, _) = user(&api.broker, &headers)?;
+    let group = group_of(&api, &group)?;
+    let stopped = api.groups.stop(&group, by.as_str()).await;
+    let stopped =
+        stopped.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(json!({ "stopped": stopped })))
+}
+
 /// Returns when the log holds all that was done before.
 async fn settle(State(api): State<Arc<Api>>) -> Json<Value> {
     api.broker.audit.settle().await;
@@ -405,6 +494,14 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         .iter()
         .map(|one| json!({ "name": one.name, "state": one.state }))
         .collect();
+    // Figures are no reason to hide how the instance does.
+    let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
+        Ok(totals) => totals.iter().map(usage_of).collect(),
+        Err(error) => {
+            tracing::error!("what models took cannot be read: {error}");
+            Vec::new()
+        }
+    };
     let groups: Vec<&str> = broker.config.groups.keys().map(GroupName::as_str).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -412,8 +509,26 @@ async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
         "uptime_seconds": api.since.elapsed().as_secs(),
         "configuration": broker.config.revision,
         "groups": groups,
+        "agents": crate::hosted::NO_SANDBOX,
         "servers": states,
         "open_approvals": broker.approvals.open_count(),
         "records_waiting": broker.audit.waiting(),
+        "models": usage,
     }))
+}
+
+/// What a group's calls to a model took so far.
+fn usage_of(total: &crate::db::usage::Total) -> Value {
+    json!({
+        "name": format!("{}: {}/{}", total.group, total.provider, total.model),
+        "state": format!("{} calls, {} tokens in, {} out", total.calls, total.input, total.output),
+        "group": total.group,
+        "provider": total.provider,
+        "model": total.model,
+        "calls": total.calls,
+        "input_tokens": total.input,
+        "output_tokens": total.output,
+        "cache_read_tokens": total.cache_read,
+        "cache_write_tokens": total.cache_write,
+    })
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use policy::action::{Action, Digest};
 use policy::approval::{self, Event, Scope, State, Unmoved};
 use policy::decision::{Approved, Question};
-use policy::ids::QuestionId;
+use policy::ids::{QuestionId, RunId};
 use policy::record;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +44,9 @@ pub enum AskError {
         "{0} questions of this conversation are waiting for a person already; wait for these to be answered"
     )]
     TooMany(usize),
+    /// It is asked for a run that is over.
+    #[error("the task it is asked for is over")]
+    Over,
     /// It cannot be stored.
     #[error("the question cannot be stored, so nothing is done")]
     Db(#[from] DbError),
@@ -91,7 +95,9 @@ pub struct Held {
     pub id: QuestionId,
     /// What was asked.
     pub action: Action,
-    /// [`Action::sameness`], which every call is compared with.
+    /// The tool and the arguments as people read them.
+    pub shown: (String, Value),
+    /// [`same`], which every call is compared with.
     sameness: Digest,
     /// What a yes is bound to.
     pub approved: Approved,
@@ -100,6 +106,7 @@ pub struct Held {
     /// When silence becomes a no.
     pub expires_at: Timestamp,
     state: Mutex<State>,
+    execution: Mutex<Execution>,
     waiting: AtomicUsize,
     answer: watch::Sender<Option<Answer>>,
     /// Raw parameters of progress notifications, once it runs.
@@ -110,6 +117,11 @@ impl Held {
     /// Where it stands.
     pub fn state(&self) -> State {
         *lock(&self.state)
+    }
+
+    /// How far its action has come.
+    pub fn execution(&self) -> Execution {
+        *lock(&self.execution)
     }
 
     /// Whether there is an answer.
@@ -131,6 +143,21 @@ impl Held {
     }
 }
 
+/// Who is told of every question that is put, moves or ends. It is told in order.
+pub trait Watcher: std::fmt::Debug + Send + Sync {
+    /// A question is now as it is.
+    fn changed<'a>(&'a self, held: &'a Held) -> BoxFuture<'a, ()>;
+}
+
+/// What makes two calls the same one: of hosted agents, only within a run.
+pub fn same(action: &Action) -> Digest {
+    if crate::hosted::is_hosted(action) {
+        Digest::of_json(&serde_json::json!([action.sameness(), action.run]))
+    } else {
+        action.sameness()
+    }
+}
+
 /// All questions that are open or whose answer was not handed over.
 #[derive(Debug)]
 pub struct Approvals {
@@ -140,6 +167,7 @@ pub struct Approvals {
     expire: Duration,
     max_open: usize,
     held: Mutex<HashMap<QuestionId, Arc<Held>>>,
+    watchers: Vec<Arc<dyn Watcher>>,
     /// One decision at a time: the state in memory and the row change together.
     deciding: tokio::sync::Mutex<()>,
 }
@@ -159,6 +187,7 @@ impl Approvals {
         audit: Audit,
         expire: Duration,
         max_open: usize,
+        watchers: Vec<Arc<dyn Watcher>>,
     ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
         let approvals = Self {
             db,
@@ -167,6 +196,7 @@ impl Approvals {
             expire,
             max_open,
             held: Mutex::default(),
+            watchers,
             deciding: tokio::sync::Mutex::default(),
         };
         let mut to_run = Vec::new();
@@ -197,7 +227,8 @@ impl Approvals {
                             )
                             .await?;
                     }
-                    lock(&approvals.held).insert(held.id.clone(), held);
+                    lock(&approvals.held).insert(held.id.clone(), held.clone());
+                    approvals.changed(&held).await;
                 }
                 Err(error) => {
                     tracing::error!("question `{}` cannot be read back: {error}", row.id);
@@ -269,19 +300,27 @@ impl Approvals {
         };
         Ok(Arc::new(Held {
             id: QuestionId::new(row.id.clone()),
-            sameness: action.sameness(),
+            shown: (row.tool.clone(), row.shown.clone()),
+            sameness: same(&action),
             action,
             approved: row.approved.clone(),
             asked_at: row.asked_at,
             expires_at: row.expires_at,
             state: Mutex::new(row.state),
+            execution: Mutex::new(row.execution),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(answer.map(|stored| stored.answer)),
             progress: broadcast::channel(64).0,
         }))
     }
 
-    /// The question, or the answer nobody has taken, of an identical call.
+    async fn changed(&self, held: &Held) {
+        for watcher in &self.watchers {
+            watcher.changed(held).await;
+        }
+    }
+
+    /// The question, or the answer nobody has taken, of an identical call: by its [`same`].
     pub fn find(&self, sameness: &Digest) -> Option<Arc<Held>> {
         lock(&self.held)
             .values()
@@ -321,7 +360,7 @@ impl Approvals {
         &self,
         id: QuestionId,
         question: Question,
-        (tool, shown): (String, Value),
+        shown: (String, Value),
         now: Timestamp,
     ) -> Result<Arc<Held>, AskError> {
         let Question { action, why } = question;
@@ -337,8 +376,8 @@ impl Approvals {
             execution: Execution::None,
             group: action.group.to_string(),
             conversation: action.conversation.to_string(),
-            tool,
-            shown,
+            tool: shown.0.clone(),
+            shown: shown.1.clone(),
             sealed: Some(self.keys.seal(id.as_str(), &serde_json::to_vec(&action)?)?),
             approved: approved.clone(),
             reasons: why.reasons,
@@ -354,17 +393,20 @@ impl Approvals {
         self.db.question_add(&row).await?;
         let held = Arc::new(Held {
             id: id.clone(),
-            sameness: action.sameness(),
+            shown,
+            sameness: same(&action),
             action,
             approved,
             asked_at: now,
             expires_at,
             state: Mutex::new(State::Pending),
+            execution: Mutex::new(Execution::None),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(None),
             progress: broadcast::channel(64).0,
         });
         lock(&self.held).insert(id, held.clone());
+        self.changed(&held).await;
         Ok(held)
     }
 
@@ -402,7 +444,10 @@ impl Approvals {
             .question_move(held.id.as_str(), from, to, None)
             .await
         {
-            Ok(true) => *lock(&held.state) = to,
+            Ok(true) => {
+                *lock(&held.state) = to;
+                self.changed(held).await;
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!("question `{}` cannot be stored: {error}", held.id),
         }
@@ -454,6 +499,7 @@ impl Approvals {
             return Err(self.was_first(id).await);
         }
         *lock(&held.state) = to;
+        self.changed(&held).await;
         if to != State::Approved {
             let words = not_done(to, decided.reason.as_deref());
             self.close(&held, record::Outcome::Refused, None).await;
@@ -489,9 +535,15 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], and then it must not begin.
     pub async fn begin(&self, held: &Held) -> Result<bool, DbError> {
-        self.db
+        let begun = self
+            .db
             .execution_move(held.id.as_str(), Execution::None, Execution::Running, None)
-            .await
+            .await?;
+        if begun {
+            *lock(&held.execution) = Execution::Running;
+            self.changed(held).await;
+        }
+        Ok(begun)
     }
 
     /// The approved action has ended; its answer is kept until a caller has it.
@@ -528,7 +580,7 @@ impl Approvals {
         self.store(held, Execution::None, Execution::Refused, &answer)
             .await?;
         self.close(held, outcome, Some(why)).await;
-        held.answer.send_replace(Some(answer));
+        self.tell(held, Execution::Refused, answer).await;
         Ok(())
     }
 
@@ -540,8 +592,14 @@ impl Approvals {
         answer: Answer,
     ) -> Result<(), DbError> {
         let stored = self.store(held, from, to, &answer).await;
-        held.answer.send_replace(Some(answer));
+        self.tell(held, to, answer).await;
         stored
+    }
+
+    async fn tell(&self, held: &Held, to: Execution, answer: Answer) {
+        *lock(&held.execution) = to;
+        self.changed(held).await;
+        held.answer.send_replace(Some(answer));
     }
 
     async fn store(
@@ -630,6 +688,22 @@ impl Approvals {
             .any(|held| held.action.id.as_str() == action)
     }
 
+    /// The questions of a run that are open or whose answer was not handed over.
+    pub fn of_run(&self, run: &RunId) -> Vec<Arc<Held>> {
+        let all = lock(&self.held);
+        let of_run = all.values().filter(|held| held.action.run == *run);
+        of_run.cloned().collect()
+    }
+
+    /// Every question of hosted runs that is open or whose answer was not handed over.
+    pub fn hosted(&self) -> Vec<Arc<Held>> {
+        let all = lock(&self.held);
+        let hosted = all
+            .values()
+            .filter(|held| crate::hosted::is_hosted(&held.action));
+        hosted.cloned().collect()
+    }
+
     /// How many wait for a person.
     pub fn open_count(&self) -> usize {
         lock(&self.held)
@@ -673,6 +747,9 @@ fn not_done(state: State, reason: Option<&str>) -> String {
         }
         (State::Expired, _) => {
             "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned()
+        }
+        (State::Withdrawn, Some(reason)) => {
+            format!("NOT EXECUTED. The question was withdrawn: {reason}.")
         }
         (State::Pending | State::Approved | State::Withdrawn | State::CallerGone, _) => {
             "NOT EXECUTED. The question was withdrawn.".to_owned()
@@ -792,7 +869,7 @@ mod tests {
         let db = Db::open(data).await.unwrap();
         let (audit, _writer) = Audit::start(db.clone(), keys.clone()).await.unwrap();
         let day = Duration::from_hours(24);
-        let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10)
+        let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10, Vec::new())
             .await
             .unwrap();
         (approvals, to_run, db)

@@ -25,6 +25,13 @@ use crate::keys::Keys;
 #[error("the log cannot be written, so nothing is done: {0}")]
 pub struct NoRecord(String);
 
+impl NoRecord {
+    /// The gateway stops, so nothing is written any more.
+    pub(crate) fn stopped() -> Self {
+        Self("the gateway is stopping".to_owned())
+    }
+}
+
 /// One entry to be written.
 #[derive(Clone, Debug)]
 pub struct Write {

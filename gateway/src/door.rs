@@ -11,10 +11,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures::StreamExt as _;
+use groups::Groups;
 
 use crate::api;
 use crate::broker::Broker;
+use crate::hosted;
 use crate::mcp::{self, Mcp};
+use crate::models;
 
 /// What the door knows.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl Door {
 }
 
 /// All routes of the network.
-pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
+pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, groups: Arc<Groups>, door: Door) -> Router {
     let door = Arc::new(door);
     let endpoint = || get(mcp::get).post(mcp::post).delete(mcp::delete);
     let inside = Router::new()
@@ -97,8 +100,10 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
             "/api/v1/{*rest}",
             axum::routing::any(not_yours).with_state(broker.clone()),
         )
+        .merge(hosted::router(broker, groups))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .merge(models::router(broker.clone()))
         .layer(from_fn_with_state(door.clone(), credential));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -144,20 +149,41 @@ async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next)
     response
 }
 
+/// The one token that a request carries. Where SDKs of model providers call, it may stand where they
+/// put a key, too; twice, it is the same.
+fn token(headers: &HeaderMap, to_model: bool) -> Option<&str> {
+    let one = |name: &str| {
+        let mut all = headers.get_all(name).iter();
+        match (all.next(), all.next()) {
+            (Some(one), None) => Some(one.to_str().ok()),
+            (None, _) => None,
+            (Some(_), Some(_)) => Some(None),
+        }
+    };
+    let bearer = one("authorization").map(|header| {
+        let (scheme, token) = header?.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then_some(token.trim())
+    });
+    let key = if to_model { one("x-api-key") } else { None };
+    match (bearer, key) {
+        (Some(bearer), Some(key)) => bearer.filter(|bearer| key == Some(bearer)),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => None,
+    }
+}
+
 /// Lets in who has a good token, with who that is.
 async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
-    let token = match (given.next(), given.next()) {
-        (Some(one), None) => one.to_str().ok().and_then(|one| {
-            let (scheme, token) = one.split_once(' ')?;
-            scheme
-                .eq_ignore_ascii_case("bearer")
-                .then_some(token.trim())
-        }),
-        _ => None,
-    };
+    let to_model = request.uri().path().starts_with(models::PREFIX);
+    let token = token(request.headers(), to_model);
     let Some(Ok(principal)) = token.map(|token| door.broker.identity.check(token)) else {
-        let mut response = Response::new(Body::from("unauthorized\n"));
+        let mut response = if to_model {
+            models::unauthorized()
+        } else {
+            Response::new(Body::from("unauthorized\n"))
+        };
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         let challenge = if token.is_some() {
             r#"Bearer realm="portcullis", error="invalid_token""#
@@ -175,10 +201,15 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > door.broker.config.max_body as u64) {
+    let most = if to_model {
+        models::MAX_BODY
+    } else {
+        door.broker.config.max_body
+    };
+    if length.is_some_and(|length| length > most as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let revoked = door.broker.identity.revocation(&principal.token);
+    let revoked = door.broker.identity.revocation(&principal);
     request.extensions_mut().insert(principal);
     let response = tokio::select! {
         response = next.run(request) => response,

@@ -140,12 +140,12 @@ impl Mcp {
             .under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let room = all
-            .entry(principal.token.clone())
-            .or_insert_with(|| UnderWay {
-                requests: Arc::new(Semaphore::new(UNDER_WAY)),
-                kib: Arc::new(Semaphore::new(longest.min(Semaphore::MAX_PERMITS))),
-            });
+        // Runs come and go; what nobody holds anything of is forgotten.
+        all.retain(|_, room| room.requests.available_permits() < UNDER_WAY);
+        let room = all.entry(principal.key()).or_insert_with(|| UnderWay {
+            requests: Arc::new(Semaphore::new(UNDER_WAY)),
+            kib: Arc::new(Semaphore::new(longest.min(Semaphore::MAX_PERMITS))),
+        });
         let request = room.requests.clone().try_acquire_owned().ok()?;
         let kib = room.kib.clone().try_acquire_many_owned(kib).ok()?;
         Some([request, kib])
@@ -624,8 +624,10 @@ fn begin(
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
-    // From the start, so that nobody takes the caller for gone.
-    let guard = Guard::new(log.clone(), mcp.broker.clone(), caller.modern());
+    // From the start, so that nobody takes the caller for gone. A hosted agent that goes comes back,
+    // or its run is over, which ends what it asked for.
+    let cancels = caller.modern() && caller.principal.run().is_none();
+    let guard = Guard::new(log.clone(), mcp.broker.clone(), cancels);
     let Some(room) = mcp.room(&caller.principal, bytes) else {
         let text = format!(
             "{UNDER_WAY} requests, or {} MiB of them, are under way; wait for their answers",
@@ -637,8 +639,25 @@ fn begin(
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
+    let over = caller
+        .principal
+        .run()
+        .map(|run| broker.identity.runs.until_over(run));
     broker.tasks.spawn(async move {
-        Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
+        let mut answering = Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours));
+        let over = async {
+            match over {
+                Some(over) => over.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut answering => {}
+            () = over => {
+                ours.cancel.cancel();
+                answering.await;
+            }
+        }
         drop(room);
     });
     guard

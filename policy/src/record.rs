@@ -82,6 +82,11 @@ pub enum Event {
         /// The second decision.
         why: Why,
     },
+    /// What an action told brings labels with it. Written before any of it is handed over.
+    Labelled {
+        /// Which.
+        labels: BTreeSet<Label>,
+    },
     /// An action ended.
     Closed {
         /// How.
@@ -353,7 +358,10 @@ impl Story {
                 Outcome::Refused,
             )),
             Event::Noted { by, what } => Some(blank(&by, &what, Decision::Allow, Outcome::Ok)),
-            Event::Answered { .. } | Event::Released { .. } | Event::Closed { .. } => None,
+            Event::Answered { .. }
+            | Event::Released { .. }
+            | Event::Labelled { .. }
+            | Event::Closed { .. } => None,
         }
     }
 
@@ -373,6 +381,7 @@ impl Story {
                     reason,
                 });
             }
+            Ok(Event::Labelled { labels }) => self.adds.extend(labels),
             Ok(Event::Closed {
                 outcome, detail, ..
             }) => {

@@ -90,6 +90,14 @@ pub async fn story(data: &Path, id: &str) -> Result<Option<Story>, ReadError> {
     Ok(found?)
 }
 
+/// The stories of some actions, oldest first.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn stories_of(db: &Db, actions: Vec<String>) -> Result<Vec<Story>, DbError> {
+    Ok(fold(&db.entries_of(actions).await?))
+}
+
 /// Puts entries, in the order of the chain, together into stories.
 fn fold(entries: &[Entry]) -> Vec<Story> {
     let mut stories: BTreeMap<i64, Story> = BTreeMap::new();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use policy::action::{Action, Digest};
-use policy::ids::{ActionId, ConversationId};
+use policy::ids::{ActionId, ConversationId, RunId};
 use tokio::sync::watch;
 
 use crate::approvals::Answer;
@@ -23,6 +23,7 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 pub(super) struct Flight {
     /// Which.
     pub action: ActionId,
+    run: RunId,
     conversation: ConversationId,
     present: Arc<AtomicUsize>,
     /// What came of it, once something did.
@@ -51,12 +52,14 @@ impl Flights {
     /// An action begins; `present` counts the caller's streams.
     pub(super) fn begin(
         &self,
+        sameness: Digest,
         action: &Action,
         present: Arc<AtomicUsize>,
         answer: watch::Receiver<Option<Answer>>,
     ) {
         let flight = Flight {
             action: action.id.clone(),
+            run: action.run.clone(),
             conversation: action.conversation.clone(),
             present,
             answer,
@@ -64,7 +67,7 @@ impl Flights {
         };
         let mut all = self.lock();
         trim(&mut all, &action.conversation);
-        all.insert(action.sameness(), flight);
+        all.insert(sameness, flight);
     }
 
     /// An action has its answer: makes room for it.
@@ -72,12 +75,18 @@ impl Flights {
         trim(&mut self.lock(), conversation);
     }
 
-    /// The identical action whose caller is not there any more.
-    pub(super) fn abandoned(&self, sameness: &Digest) -> Option<Flight> {
+    /// The identical action whose caller is not there any more. A restarted agent is the only one of
+    /// its run, whoever still seems to be there.
+    pub(super) fn abandoned(&self, sameness: &Digest, resumed: bool) -> Option<Flight> {
         self.lock()
             .get(sameness)
-            .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
+            .filter(|flight| resumed || flight.present.load(Ordering::SeqCst) == 0)
             .cloned()
+    }
+
+    /// A run is over: nobody comes for its answers.
+    pub(super) fn run_over(&self, run: &RunId) {
+        self.lock().retain(|_, flight| flight.run != *run);
     }
 
     /// The answer of an action is in its caller's hands. The one of a later, identical action is
@@ -114,7 +123,6 @@ fn trim(all: &mut HashMap<Digest, Flight>, conversation: &ConversationId) {
 mod tests {
     use super::*;
     use policy::action::{Kind, Method};
-    use policy::ids::RunId;
 
     fn flown(flights: &Flights, token: &str, name: &str, bytes: usize) -> Digest {
         let action = Action {
@@ -133,7 +141,7 @@ mod tests {
             identity: Digest::of(b"identity"),
         };
         let (tell, answer) = watch::channel(None);
-        flights.begin(&action, Arc::default(), answer);
+        flights.begin(action.sameness(), &action, Arc::default(), answer);
         if bytes > 0 {
             tell.send_replace(Some(Answer::Result("x".repeat(bytes))));
             flights.ended(&action.conversation);
@@ -148,17 +156,17 @@ mod tests {
         let open = flown(&flights, "token:a", "open", 0);
         let first = flown(&flights, "token:a", "first", MOST_BYTES / 2);
         let second = flown(&flights, "token:a", "second", MOST_BYTES / 2);
-        assert!(flights.abandoned(&first).is_some());
+        assert!(flights.abandoned(&first, false).is_some());
         let long = flown(&flights, "token:a", "long", MOST_BYTES + 1);
         for (key, kept) in [(&first, false), (&second, false), (&long, true)] {
-            assert_eq!(flights.abandoned(key).is_some(), kept);
+            assert_eq!(flights.abandoned(key, false).is_some(), kept);
         }
         let many: Vec<Digest> = (0..MOST)
             .map(|n| flown(&flights, "token:a", &n.to_string(), 1))
             .collect();
-        assert!(flights.abandoned(&long).is_none());
+        assert!(flights.abandoned(&long, false).is_none());
         for key in many.iter().chain([&open, &other]) {
-            assert!(flights.abandoned(key).is_some());
+            assert!(flights.abandoned(key, false).is_some());
         }
     }
 }

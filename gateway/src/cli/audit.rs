@@ -176,6 +176,10 @@ fn show(story: &Story, out: Output) -> String {
     line("decision", Cell::word(story.decision.as_str()));
     line("rules", or_dash(&story.rules.join(", ")).into());
     line("labels", or_dash(&story.labels.join(", ")).into());
+    if !story.adds.is_empty() && story.outcome != Outcome::Refused {
+        let adds: Vec<&str> = story.adds.iter().map(|label| label.as_str()).collect();
+        line("adds", adds.join(", ").into());
+    }
     for (n, reason) in story.reasons.iter().enumerate() {
         line(if n == 0 { "why" } else { "" }, reason.into());
     }

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use runtimes::bundled;
 use serde::Serialize;
 
 use super::client::text;
 use super::output::{Cell, Output};
 use super::{Client, Failure};
-use crate::config::{Config, Paths, Role, Server, Transport, env_var};
+use crate::config::{Config, Paths, Role, Server, Transport, beside_us, env_var};
 
 /// How a look at something went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -275,7 +276,20 @@ fn scopes(release: &str) -> bool {
 
 fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
     let what = format!("server {name}");
+    let ours = |command: &String| {
+        let path = env_var("PATH").unwrap_or_default();
+        bundled::find(command.as_ref(), beside_us().as_deref(), &path).transpose()
+    };
     match &server.transport {
+        Transport::Stdio { command, .. } if let Some(ours) = ours(command) => match ours {
+            // It runs wherever it lies: the supervisor opens it.
+            Ok(path) => found.ok(&what, format!("`{command}` is {}", path.display())),
+            Err(missing) => found.fail(
+                &what,
+                format!("`{command}` comes with portcullis and is missing"),
+                missing.to_string(),
+            ),
+        },
         Transport::Stdio { command, .. } => match look_up(command) {
             None => found.fail(
                 &what,
@@ -296,6 +310,7 @@ fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
             },
             Some(path) => found.ok(&what, format!("`{command}` is {}", path.display())),
         },
+        Transport::Bundled(_) => found.ok(&what, "inside the gateway"),
         Transport::Http { url, .. } => {
             let plain =
                 reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url));

@@ -164,6 +164,7 @@ impl Target {
                     name: uri,
                 })
             }
+            Method::Model => Err(unknown()),
             Method::Complete => {
                 let odd =
                     || json!({ "code": -32602, "message": "`ref` is missing or not understood" });
@@ -236,12 +237,13 @@ async fn act(
     } = target;
     let token = wire::meta(&params, "progressToken").cloned();
     let meta = params.get("_meta").and_then(Value::as_object).map(|meta| {
-        let kept = meta
-            .iter()
-            .filter(|(name, _)| *name != "progressToken" && !name.starts_with(RESERVED));
+        let kept = meta.iter().filter(|(name, _)| {
+            *name != "progressToken" && *name != agent::RESUMED && !name.starts_with(RESERVED)
+        });
         kept.map(|(name, value)| (name.clone(), value.clone()))
             .collect::<Map<String, Value>>()
     });
+    let resumed = wire::meta(&params, agent::RESUMED) == Some(&Value::Bool(true));
     let (notes, heard) = mpsc::channel(64);
     let call = Call {
         principal: caller.principal.clone(),
@@ -250,6 +252,7 @@ async fn act(
         name: name.clone(),
         args,
         meta: meta.filter(|meta| !meta.is_empty()),
+        resumed: resumed && caller.principal.run().is_some(),
         cancel: log.cancel.clone(),
         present: log.present.clone(),
         notes,

@@ -160,7 +160,7 @@ impl Sessions {
         all.retain(|_, one| one.busy() || now.duration_since(one.used()) < IDLE);
         let mut mine: Vec<(Timestamp, String)> = all
             .values()
-            .filter(|one| one.principal.token == session.principal.token && !one.busy())
+            .filter(|one| one.principal.key() == session.principal.key() && !one.busy())
             .map(|one| (one.used(), one.id.clone()))
             .collect();
         if mine.len() >= PER_TOKEN {
@@ -180,7 +180,7 @@ impl Sessions {
         scope: Option<&str>,
     ) -> Option<Arc<Session>> {
         let session = self.lock().get(id).cloned()?;
-        (session.principal.token == principal.token && session.scope.as_deref() == scope)
+        (session.principal.key() == principal.key() && session.scope.as_deref() == scope)
             .then_some(session)
     }
 
