@@ -149,6 +149,77 @@ def test_killed_while_a_question_is_open(demo):
     assert "I am a script" in words(demo)[-1]
 
 
+def to_its_end(gate) -> dict:
+    """Says yes to whatever is asked until the run is over."""
+
+    def found():
+        for question in gate.questions():
+            gate.run("approve", question["id"])
+        last = [item for item in items(gate) if item["type"] in ("person", "run")][-1]
+        return last if last["type"] == "run" and last["state"] not in OPEN else None
+
+    return wait_for(found, 60, "end of the run")
+
+
+def ended(gate, old: set) -> None:
+    """The processes of a gateway that was killed have a moment to end by themselves."""
+    wait_for(lambda: not [pid for pid, born in old if driver._born(pid) == born], 10, "end of the killed gateway's processes")
+
+
+@pytest.mark.parametrize("seen", (1, 2, 3, 5, 8, 11, 14))
+def test_killed_at_any_moment(demo, seen):
+    say(demo, "read my mail")
+    wait_for(lambda: len(items(demo)) >= seen, 20, "%d items" % seen)
+    before = [item["id"] for item in items(demo)]
+    old = demo.look_at_family()
+    demo.kill()
+    demo.up()
+    assert to_its_end(demo)["state"] == "done", items(demo)
+    after = items(demo)
+    assert [item["id"] for item in after][: len(before)] == before
+    assert [item["type"] for item in after].count("person") == 1 and [item["type"] for item in after].count("run") == 1
+    assert not [item for item in of(demo, "tool") if item["state"] in ("running", "waiting")]
+    assert len(sent(demo)) == 1
+    texts = words(demo)
+    assert all(one != other for one, other in zip(texts, texts[1:])), texts
+    ended(demo, old)
+
+
+@pytest.mark.parametrize("pause", (0, 0.02, 0.05, 0.1))
+def test_killed_around_the_execution(demo, pause):
+    say(demo, "read my mail")
+    question = asked(demo)
+    demo.cli("approve", question["id"])
+    threading.Event().wait(pause)
+    old = demo.look_at_family()
+    demo.kill()
+    demo.up()
+    assert to_its_end(demo)["state"] == "done", items(demo)
+    state = tool_of(demo, question)["state"]
+    # Done once, or nobody knows whether it was and it was not done again.
+    assert (state, len(sent(demo))) in (("ok", 1), ("unknown", 0), ("unknown", 1)), (state, sent(demo))
+    assert demo.question(question["id"])["state"] == "approved"
+    ended(demo, old)
+
+
+def test_an_agent_that_is_killed_waits_on_with_its_question(demo):
+    say(demo, "read my mail")
+    question = asked(demo)
+    before = [item["id"] for item in items(demo)]
+    agents = [pid for pid, _ in demo.look_at_family() if "portcullis-agent" in driver._command(pid).split(" ")[0]]
+    assert agents
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+    started = lambda: demo.logged().count("the agent of `demo-1` has started")
+    wait_for(lambda: started() == 2, 20, "another agent")
+    assert demo.question(question["id"])["state"] == "pending"
+    wait_for(lambda: of(demo, "run")[-1]["state"] == "waiting", 20, "run that waits again")
+    demo.cli("approve", question["id"])
+    assert over(demo)["state"] == "done"
+    assert len(sent(demo)) == 1
+    assert [item["id"] for item in items(demo)][: len(before)] == before
+
+
 def test_stopped_by_a_person(demo):
     say(demo, "read my mail")
     question = asked(demo)
