@@ -33,7 +33,7 @@ use crate::identity::Principal;
 pub use answer::unauthorized;
 pub use provider::{Answered, Broken, SendError};
 pub use relay::Ledger;
-pub use request::{Asked, Route};
+pub use request::{Asked, Route, Unreadable};
 
 use provider::Provider;
 

@@ -41,7 +41,7 @@ pub const BLOCKS: usize = 256;
 /// Messages in a run.
 pub const RUN_MESSAGES: usize = 2_000;
 /// All messages of a run, in bytes of JSON.
-pub const RUN_BYTES: usize = 16 * 1024 * 1024;
+pub const RUN_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much of earlier runs an agent begins with, in bytes of JSON.
 pub const HISTORY_BYTES: usize = 400 * 1024;

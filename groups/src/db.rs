@@ -1,6 +1,4 @@
 //! The tables of groups.
-//!
-//! Each transaction writes first, so that none finds in the middle that another was quicker.
 
 mod conversation;
 pub(crate) mod notes;
@@ -9,11 +7,14 @@ mod runs;
 mod tables;
 
 use jiff::Timestamp;
-use sea_orm::{DatabaseConnection, DbErr};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
+};
 use sea_orm_migration::MigrationTrait;
 
 pub(crate) use queue::{Placed, Said};
-pub(crate) use runs::{Change, Entry, Run, Unshown};
+pub(crate) use runs::{Change, Entry, Run, Unshown, conversation_of};
 
 /// Something the database could not do.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,16 @@ impl Db {
     /// The store over an open database whose [`migrations`] have run.
     pub fn new(conn: DatabaseConnection) -> Self {
         Self { conn }
+    }
+
+    /// Begins as the one who writes: to read first and find then that another has written is an error
+    /// that no waiting mends.
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        self.conn.begin_with_options(options).await
     }
 }
 

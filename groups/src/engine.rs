@@ -151,7 +151,9 @@ impl Groups {
                 return Ok(false);
             };
             let step = groups.step(Some(&room), &run, Step::Stop, Some(words));
-            Ok(step.await?.is_some())
+            let stopped = step.await?.is_some();
+            room.wake.notify_one();
+            Ok(stopped)
         });
         stopped.await.unwrap_or(Err(DbError::Unreadable("queue")))
     }
@@ -197,11 +199,9 @@ impl Groups {
                 self.step(None, &run, Step::Fail, Some(words)).await?;
             }
         }
-        for run in self.db.unclosed().await? {
-            self.host.over(&run.key).await;
-            self.db.closed(&run.key.run).await?;
-        }
-        self.show_rest().await
+        self.say_rest(None).await?;
+        self.show_refusals().await?;
+        self.show_queues().await
     }
 
     fn room_of(&self, run: &RunId) -> Option<Arc<Room>> {
@@ -288,7 +288,10 @@ impl Groups {
                 }
             });
         }
-        self.show_run(id, None).await?;
+        // It has happened, seen or not; what is over is shown again by the worker.
+        if let Err(error) = self.show_run(id, None).await {
+            tracing::error!("how run `{id}` does cannot be shown: {error}");
+        }
         Ok(Some(after))
     }
 

@@ -65,8 +65,8 @@ pub(crate) enum Effect {
 /// Why events are not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    /// A process that is gone sent them.
-    #[error("a newer agent works on this run")]
+    /// The run is over, or a process that is gone sent them.
+    #[error("the run is over, or a newer agent works on it")]
     Stale,
     /// They cannot be what an agent reports.
     #[error("{0}")]
@@ -168,7 +168,7 @@ impl Progress {
             | (State::Working | State::Waiting, _) => {}
             (State::Starting, _) => return Err(Refused::Shape("`hello` comes first")),
             (State::Queued | State::Done | State::Failed | State::Stopped, _) => {
-                return Err(Refused::Shape("the run is over"));
+                return Err(Refused::Stale);
             }
         }
         match event {
@@ -325,7 +325,8 @@ pub(crate) fn size(block: &Value) -> usize {
 /// What an agent wrote for people, as one line.
 fn line(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().take(LINE_CHARS).map(clean).collect()
+    let line: String = text.chars().map(clean).collect();
+    line.trim().chars().take(LINE_CHARS).collect()
 }
 
 fn words(failure: Failure) -> &'static str {

@@ -129,7 +129,12 @@ pub(super) fn group(
     let model = table
         .get("model")
         .and_then(|item| models::of_group(&item, providers));
-    let agent = table.get("agent").and_then(|item| agent(&item));
+    let agent = table.get("agent").and_then(|item| {
+        if !table.has("model") {
+            item.note("has no effect without `model`: the agents of this group are all outside");
+        }
+        agent(&item)
+    });
     let contains_secrets = table.get("contains_secrets").and_then(|item| item.flag());
     table.done();
     Group {

@@ -2,11 +2,11 @@
 
 use agent::{Message, Role};
 use jiff::Timestamp;
-use policy::ids::RunId;
+use policy::ids::{ConversationId, RunId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Set,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _, Set,
 };
 use serde_json::Value;
 
@@ -111,14 +111,17 @@ impl Db {
         read.collect()
     }
 
-    /// Messages that people are still to see, of one group or of all.
-    pub(crate) async fn unshown(&self, run: Option<&RunId>) -> Result<Vec<Unshown>, DbError> {
-        let mut rows = messages::Entity::find()
+    /// Messages, of a conversation or of all, that people are still to see.
+    pub(crate) async fn unshown(
+        &self,
+        conversation: Option<&ConversationId>,
+    ) -> Result<Vec<Unshown>, DbError> {
+        let rows = messages::Entity::find()
             .filter(Expr::cust("NOT messages.shown"))
+            .apply_if(conversation, |rows, conversation| {
+                rows.filter(messages::Column::Conversation.eq(conversation.as_str()))
+            })
             .order_by_asc(messages::Column::Seq);
-        if let Some(run) = run {
-            rows = rows.filter(messages::Column::Run.eq(run.as_str()));
-        }
         let mut found = Vec::new();
         for row in rows.all(&self.conn).await? {
             let run = runs::Entity::find_by_id(row.run.as_str())

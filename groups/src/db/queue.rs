@@ -6,7 +6,7 @@ use policy::ids::{GroupName, RunId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, Set, TransactionTrait as _,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, Set,
 };
 
 use super::runs::{Run, open};
@@ -60,7 +60,7 @@ impl Db {
         refusal: Option<String>,
         room: usize,
     ) -> Result<Placed, DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.begin().await?;
         advance(&txn, from, message.seq).await?;
         let placed = match refusal {
             Some(text) => refuse(&txn, message, text).await?,

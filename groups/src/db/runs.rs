@@ -6,7 +6,7 @@ use policy::ids::{ConversationId, GroupName, RunId};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Set, TransactionTrait as _,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _, Set,
 };
 use serde_json::Value;
 
@@ -64,6 +64,11 @@ pub(crate) enum Entry {
     Own(Kind, Message, Option<u64>),
 }
 
+/// The conversation of a group.
+pub(crate) fn conversation_of(group: &GroupName) -> ConversationId {
+    ConversationId::new(format!("group:{group}"))
+}
+
 impl Run {
     /// A run that begins with this message.
     pub(crate) fn new(group: &GroupName, person: &str, first: i64) -> Self {
@@ -71,7 +76,7 @@ impl Run {
             key: RunKey {
                 run: RunId::new(format!("{group}-{first}")),
                 group: group.clone(),
-                conversation: ConversationId::new(format!("group:{group}")),
+                conversation: conversation_of(group),
                 person: person.to_owned(),
             },
             life: Life::NEW,
@@ -144,11 +149,14 @@ impl Db {
         runs(rows.all(&self.conn).await?)
     }
 
-    /// Runs that are over and of which the gateway was not told so.
-    pub(crate) async fn unclosed(&self) -> Result<Vec<Run>, DbError> {
+    /// Runs, of a group or of all, that are over and of which the gateway was not told so.
+    pub(crate) async fn unclosed(&self, group: Option<&GroupName>) -> Result<Vec<Run>, DbError> {
         let rows = runs::Entity::find()
             .filter(runs::Column::State.is_in(over()))
-            .filter(runs::Column::Closed.eq(false));
+            .filter(runs::Column::Closed.eq(false))
+            .apply_if(group, |rows, group| {
+                rows.filter(runs::Column::Grp.eq(group.as_str()))
+            });
         runs(rows.all(&self.conn).await?)
     }
 
@@ -180,17 +188,20 @@ impl Db {
         Ok(())
     }
 
-    /// Runs that are over and are shown as if they were not.
-    pub(crate) async fn stale(&self) -> Result<Vec<Run>, DbError> {
+    /// Runs, of a group or of all, that are over and are shown as if they were not.
+    pub(crate) async fn stale(&self, group: Option<&GroupName>) -> Result<Vec<Run>, DbError> {
         let rows = runs::Entity::find()
             .filter(runs::Column::State.is_in(over()))
-            .filter(Expr::cust("runs.shown <> runs.state"));
+            .filter(Expr::cust("runs.shown <> runs.state"))
+            .apply_if(group, |rows, group| {
+                rows.filter(runs::Column::Grp.eq(group.as_str()))
+            });
         runs(rows.all(&self.conn).await?)
     }
 
     /// Changes a run, if it is where it was.
     pub(crate) async fn change(&self, change: Change<'_>) -> Result<(), DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.begin().await?;
         let run = change.key.run.as_str();
         set(&txn, &change).await?;
         if change

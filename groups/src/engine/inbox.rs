@@ -82,10 +82,10 @@ impl Groups {
                 });
             }
             Placed::New { run, waits } => {
+                room.wake.notify_one();
                 if let (true, Some(run)) = (waits, self.db.run(&run).await?) {
                     self.put_run(&run, None).await?;
                 }
-                room.wake.notify_one();
             }
         }
         Ok(())

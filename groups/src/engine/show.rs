@@ -4,10 +4,10 @@
 //! of its own, so that showing it again changes nothing; then it is noted as shown.
 
 use channels::web::{Body, RunState};
-use policy::ids::RunId;
+use policy::ids::{ConversationId, GroupName, RunId};
 
 use super::Groups;
-use crate::db::{DbError, Run};
+use crate::db::{self, DbError, Run};
 use crate::intake::said;
 use crate::life::State;
 
@@ -45,9 +45,12 @@ impl Groups {
         self.db.show(&run.key.run, name(state)).await
     }
 
-    /// Shows what the agent said, of one run or of all.
-    pub(super) async fn show_messages(&self, run: Option<&RunId>) -> Result<(), DbError> {
-        for one in self.db.unshown(run).await? {
+    /// Shows what agents said, in one conversation or in all.
+    pub(super) async fn show_messages(
+        &self,
+        conversation: Option<&ConversationId>,
+    ) -> Result<(), DbError> {
+        for one in self.db.unshown(conversation).await? {
             let mut rooms = self.rooms.iter();
             let room = rooms.find(|(name, _)| name.as_str() == one.group);
             let body = Body::Agent {
@@ -73,15 +76,23 @@ impl Groups {
         Ok(())
     }
 
-    /// Shows what was stored and not shown when the gateway ended.
-    pub(super) async fn show_rest(&self) -> Result<(), DbError> {
-        self.show_refusals().await?;
-        self.show_messages(None).await?;
-        for run in self.db.stale().await? {
+    /// Says, to the gateway and to people, what was stored of a group, or of all, and not said.
+    pub(super) async fn say_rest(&self, group: Option<&GroupName>) -> Result<(), DbError> {
+        for run in self.db.unclosed(group).await? {
+            self.host.over(&run.key).await;
+            self.db.closed(&run.key.run).await?;
+        }
+        let conversation = group.map(db::conversation_of);
+        self.show_messages(conversation.as_ref()).await?;
+        for run in self.db.stale(group).await? {
             self.put_run(&run, None).await?;
         }
+        Ok(())
+    }
+
+    /// Shows who waits, whether that was said or not.
+    pub(super) async fn show_queues(&self) -> Result<(), DbError> {
         for room in self.rooms.values() {
-            // Those behind the first wait for their turn, whether it was said or not.
             let open = self.db.open(&room.settings.name).await?;
             for run in open.iter().skip(1) {
                 let id = format!("run_{}", run.key.run);

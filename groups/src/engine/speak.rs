@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::show::item;
 use super::{Groups, Room};
 use crate::bounds::{HISTORY_BYTES, LINES_EVERY};
-use crate::db::{Change, DbError, Entry};
+use crate::db::{Change, DbError, Entry, conversation_of};
 use crate::history::{Kind, closing, window};
 use crate::intake::{Effect, Progress, Refused};
 use crate::life::Step;
@@ -151,6 +151,7 @@ impl Groups {
         quick: bool,
     ) -> Result<(), DbError> {
         let place = room.settings.name.as_str();
+        let conversation = conversation_of(&room.settings.name);
         let mut line = None;
         let mut cleared = false;
         for effect in effects {
@@ -165,7 +166,7 @@ impl Groups {
                 Effect::Store { item: n, .. } => {
                     cleared = true;
                     if n.is_some() {
-                        self.show_messages(Some(run)).await?;
+                        self.show_messages(Some(&conversation)).await?;
                     }
                 }
                 Effect::Line(text) => (line, cleared) = (Some(text), false),
@@ -173,7 +174,7 @@ impl Groups {
             }
         }
         if !quick {
-            self.show_messages(Some(run)).await?;
+            self.show_messages(Some(&conversation)).await?;
         }
         let now = Instant::now();
         let line = room.live(|live| {

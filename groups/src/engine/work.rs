@@ -47,6 +47,7 @@ impl Groups {
     /// Works on the run at the head of the queue; false: there was none.
     async fn next(&self, room: &Arc<Room>) -> Result<bool, DbError> {
         let group = &room.settings.name;
+        self.say_rest(Some(group)).await?;
         let Some(run) = self.db.open(group).await?.into_iter().next() else {
             return Ok(false);
         };
@@ -87,21 +88,16 @@ impl Groups {
         let mut permit = Some(permit);
         loop {
             let Some((life, phase)) = self.begin(room, run, step, &mut permit).await? else {
-                break;
+                return Ok(());
             };
             match self.attend(&run.key, life, phase, step).await {
-                End::Over => break,
-                End::Closing => return Ok(()),
+                End::Over | End::Closing => return Ok(()),
                 End::Lost(how) => {
                     tracing::warn!(run.id = %run.key.run, "the agent of run `{}` is gone: {how}", run.key.run);
                     step = Step::Lost;
                 }
             }
         }
-        self.host.over(&run.key).await;
-        self.show_messages(Some(&run.key.run)).await?;
-        self.show_run(&run.key.run, None).await?;
-        self.db.closed(&run.key.run).await
     }
 
     /// Takes a run to its next agent; nothing, if it is over instead.

@@ -42,6 +42,11 @@ def count(path: str, steps: int, _token=None, **_) -> str:
     return append(path, "counted")
 
 
+def meta(_meta=None, **_) -> str:
+    """What came beside the arguments."""
+    return json.dumps(_meta or {})
+
+
 def hang(**_) -> str:
     threading.Event().wait()
 
@@ -197,6 +202,7 @@ TOOLS = {
     echo: {"text": STRING},
     append: {"path": STRING, "text": STRING},
     count: {"path": STRING, "steps": NUMBER},
+    meta: {},
     hang: {},
     die: {},
     flood: {"lines": NUMBER},
@@ -230,9 +236,10 @@ def call(id, params: dict) -> None:
     tool = next((tool for tool in TOOLS if tool.__name__ == params.get("name")), None)
     if tool is None:
         return send({"id": id, "error": {"code": -32602, "message": "no such tool"}})
-    token = (params.get("_meta") or {}).get("progressToken")
+    beside = params.get("_meta") or {}
+    more = {count: {"_token": beside.get("progressToken")}, meta: {"_meta": beside}}.get(tool, {})
     try:
-        text, failed = tool(**(params.get("arguments") or {}), **({"_token": token} if tool is count else {})), False
+        text, failed = tool(**(params.get("arguments") or {}), **more), False
     except Exception as error:  # a tool that fails is an answer, not the end of the server
         text, failed = "%s: %s" % (type(error).__name__, error), True
     send({"id": id, "result": {"content": [{"type": "text", "text": text}], "isError": failed}})
