@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use policy::action::{Action, Digest};
 use policy::approval::{self, Event, Scope, State, Unmoved};
@@ -131,6 +132,12 @@ impl Held {
     }
 }
 
+/// Who is told of every question that is put, moves or ends. It is told in order.
+pub trait Watcher: std::fmt::Debug + Send + Sync {
+    /// A question is now as it is.
+    fn changed<'a>(&'a self, held: &'a Held) -> BoxFuture<'a, ()>;
+}
+
 /// All questions that are open or whose answer was not handed over.
 #[derive(Debug)]
 pub struct Approvals {
@@ -140,6 +147,7 @@ pub struct Approvals {
     expire: Duration,
     max_open: usize,
     held: Mutex<HashMap<QuestionId, Arc<Held>>>,
+    watchers: Vec<Arc<dyn Watcher>>,
     /// One decision at a time: the state in memory and the row change together.
     deciding: tokio::sync::Mutex<()>,
 }
@@ -159,6 +167,7 @@ impl Approvals {
         audit: Audit,
         expire: Duration,
         max_open: usize,
+        watchers: Vec<Arc<dyn Watcher>>,
     ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
         let approvals = Self {
             db,
@@ -167,6 +176,7 @@ impl Approvals {
             expire,
             max_open,
             held: Mutex::default(),
+            watchers,
             deciding: tokio::sync::Mutex::default(),
         };
         let mut to_run = Vec::new();
@@ -229,6 +239,12 @@ impl Approvals {
             answer: watch::Sender::new(answer.map(|stored| stored.answer)),
             progress: broadcast::channel(64).0,
         }))
+    }
+
+    async fn changed(&self, held: &Held) {
+        for watcher in &self.watchers {
+            watcher.changed(held).await;
+        }
     }
 
     /// The question, or the answer nobody has taken, of an identical call.
@@ -315,6 +331,7 @@ impl Approvals {
             progress: broadcast::channel(64).0,
         });
         lock(&self.held).insert(id, held.clone());
+        self.changed(&held).await;
         Ok(held)
     }
 
@@ -352,7 +369,10 @@ impl Approvals {
             .question_move(held.id.as_str(), from, to, None)
             .await
         {
-            Ok(true) => *lock(&held.state) = to,
+            Ok(true) => {
+                *lock(&held.state) = to;
+                self.changed(held).await;
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!("question `{}` cannot be stored: {error}", held.id),
         }
@@ -404,6 +424,7 @@ impl Approvals {
             return Err(self.was_first(id).await);
         }
         *lock(&held.state) = to;
+        self.changed(&held).await;
         if to != State::Approved {
             let words = not_done(to, decided.reason.as_deref());
             self.close(&held, record::Outcome::Refused, None).await;
@@ -495,6 +516,7 @@ impl Approvals {
                 .map(drop),
             Err(error) => Err(error),
         };
+        self.changed(held).await;
         held.answer.send_replace(Some(answer));
         stored
     }
@@ -638,21 +660,21 @@ fn scope_name(scope: Scope) -> &'static str {
 /// A question as people see it. The field names stay.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
-    id: String,
-    state: State,
-    group: String,
-    conversation: String,
-    tool: String,
-    args: Value,
-    reasons: Vec<String>,
-    asked_at: Timestamp,
-    expires_at: Timestamp,
-    decided_by: Option<String>,
-    outcome: record::Outcome,
-    action: String,
-    decided_at: Option<Timestamp>,
-    reason: Option<String>,
-    scope: Option<&'static str>,
+    pub(crate) id: String,
+    pub(crate) state: State,
+    pub(crate) group: String,
+    pub(crate) conversation: String,
+    pub(crate) tool: String,
+    pub(crate) args: Value,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) asked_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) decided_by: Option<String>,
+    pub(crate) outcome: record::Outcome,
+    pub(crate) action: String,
+    pub(crate) decided_at: Option<Timestamp>,
+    pub(crate) reason: Option<String>,
+    pub(crate) scope: Option<&'static str>,
 }
 
 impl Shown {
@@ -725,7 +747,7 @@ mod tests {
         let db = Db::open(data).await.unwrap();
         let (audit, _writer) = Audit::start(db.clone(), keys.clone()).await.unwrap();
         let day = Duration::from_hours(24);
-        let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10)
+        let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10, Vec::new())
             .await
             .unwrap();
         (approvals, to_run, db)

@@ -11,8 +11,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::broker::Broker;
+use crate::console;
+use crate::identity::Principal;
 use crate::mcp::{self, Mcp};
 
 /// What the door knows.
@@ -81,25 +83,23 @@ impl Door {
 }
 
 /// All routes of the network.
-pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, door: Door) -> Router {
+pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, people: Arc<Api>, door: Door) -> Router {
     let door = Arc::new(door);
     let endpoint = || get(mcp::get).post(mcp::post).delete(mcp::delete);
     let inside = Router::new()
         .route("/mcp", endpoint())
         .route("/mcp/{server}", endpoint())
         .with_state(mcp)
-        .route(
-            "/api/v1",
-            axum::routing::any(not_yours).with_state(broker.clone()),
-        )
-        .route(
-            "/api/v1/{*rest}",
-            axum::routing::any(not_yours).with_state(broker.clone()),
-        )
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
         .layer(from_fn_with_state(door.clone(), credential));
+    // People have no bearer token: whoever brings one here is an agent.
+    let people_only = api::network(people.clone())
+        .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .layer(from_fn_with_state(door.clone(), no_agent));
     Router::new()
+        .merge(people_only)
+        .merge(console::router(people))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(broker.clone()))
         .route("/.well-known/{*rest}", get(async || StatusCode::NOT_FOUND))
@@ -129,16 +129,19 @@ async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next)
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    // Pages say what they need.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
     response
 }
 
-/// Lets in who has a good token, with who that is.
-async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+/// Whose token a request carries.
+#[expect(clippy::result_large_err, reason = "it is the answer, made once")]
+fn bearer(door: &Door, headers: &HeaderMap) -> Result<Principal, Response> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let token = match (given.next(), given.next()) {
         (Some(one), None) => one.to_str().ok().and_then(|one| {
             let (scheme, token) = one.split_once(' ')?;
@@ -160,7 +163,16 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(challenge),
         );
-        return response;
+        return Err(response);
+    };
+    Ok(principal)
+}
+
+/// Lets in who has a good token, with who that is.
+async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let principal = match bearer(&door, request.headers()) {
+        Ok(principal) => principal,
+        Err(unauthorized) => return unauthorized,
     };
     // Said before the body is read: a client that is told early need not send it.
     let length = request
@@ -174,16 +186,16 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
     next.run(request).await
 }
 
-/// The owner's routes, asked for with an agent's token: no, and it is in the log.
-async fn not_yours(State(broker): State<Arc<Broker>>, request: Request) -> Response {
-    let principal = request
-        .extensions()
-        .get::<crate::identity::Principal>()
-        .map(crate::identity::Principal::label);
-    let attempt: String = format!("{} {}", request.method(), request.uri().path())
-        .chars()
-        .take(200)
-        .collect();
-    api::refused(&broker, principal.unwrap_or_default(), attempt).await;
-    StatusCode::FORBIDDEN.into_response()
+/// People's routes, asked for with an agent's token: no, and it is in the log.
+async fn no_agent(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::AUTHORIZATION) {
+        return next.run(request).await;
+    }
+    match bearer(&door, request.headers()) {
+        Ok(principal) => {
+            api::refused(&door.broker, principal.label(), api::attempt(&request)).await;
+            StatusCode::FORBIDDEN.into_response()
+        }
+        Err(unauthorized) => unauthorized,
+    }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
+use channels::web::Web;
 use policy::action::{Digest, hex};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -24,6 +25,7 @@ use crate::audit::Audit;
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, Paths};
+use crate::console::sessions::Sessions;
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
@@ -118,17 +120,14 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         broker,
         db,
         writer,
+        changes,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
     let upstreams = broker.upstreams.clone();
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
-    let api = Arc::new(Api {
-        broker: broker.clone(),
-        url: url.clone(),
-        since: Instant::now(),
-    });
+    let api = people(&broker, &db, changes, listen);
     let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data {
         path: paths.socket(),
         source,
@@ -136,10 +135,10 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     broker.tasks.spawn(mcp.clone().tell_changes());
     broker.tasks.spawn(tick(broker.clone()));
     let listening = broker.clone();
-    let hearing = mcp.clone();
+    let (hearing, states) = (mcp.clone(), api.servers.clone());
     broker
         .tasks
-        .spawn(async move { hear(&listening, &hearing, &mut heard).await });
+        .spawn(async move { hear(&listening, &hearing, &states, &mut heard).await });
 
     let door = Door::new(broker.clone(), listen);
     let tcp = tcp.tap_io(|stream| {
@@ -147,18 +146,18 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
             tracing::debug!("a connection keeps Nagle's algorithm: {error}");
         }
     });
-    let network = axum::serve(tcp, door::router(&broker, mcp, door))
+    let network = axum::serve(tcp, door::router(&broker, mcp, api.clone(), door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let owner = axum::serve(
         socket,
-        api::router(api).into_make_service_with_connect_info::<Peer>(),
+        api::socket(api.clone()).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let (network, owner) = (
         tokio::spawn(network.into_future()),
         tokio::spawn(owner.into_future()),
     );
-    say_ready(&broker, &url);
+    say_ready(&broker, &url, console_link(&api).await.as_deref());
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -192,6 +191,7 @@ struct Opened {
     broker: Arc<Broker>,
     db: Db,
     writer: tokio::task::JoinHandle<()>,
+    changes: Arc<api::events::Changes>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -213,12 +213,14 @@ async fn open(
         .map(|(name, server)| (name.to_string(), identity(server)))
         .collect();
     let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
+    let changes = Arc::new(api::events::Changes::default());
     let (approvals, approved) = Approvals::open(
         db.clone(),
         keys.clone(),
         audit.clone(),
         config.approvals.expire,
         config.approvals.max_open,
+        vec![changes.clone()],
     )
     .await?;
     let broker = Broker::new(Parts {
@@ -238,6 +240,7 @@ async fn open(
         broker,
         db,
         writer,
+        changes,
         heard,
     })
 }
@@ -388,7 +391,12 @@ async fn tick(broker: Arc<Broker>) {
 }
 
 /// Hears what servers say by themselves, until the gateway stops.
-async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::UnboundedReceiver<Event>) {
+async fn hear(
+    broker: &Arc<Broker>,
+    mcp: &Arc<Mcp>,
+    states: &broadcast::Sender<String>,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+) {
     loop {
         let event = tokio::select! {
             () = broker.stopping.cancelled() => return,
@@ -410,12 +418,57 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
             Some(Event::ResourceUpdated { server, params }) => {
                 mcp.resource_updated(&server, &params);
             }
-            Some(Event::Log { .. } | Event::StateChanged { .. }) => {}
+            Some(Event::StateChanged { server, .. }) => {
+                let _ = states.send(server);
+            }
+            Some(Event::Log { .. }) => {}
         }
     }
 }
 
-fn say_ready(broker: &Broker, url: &str) {
+/// What people's routes work on.
+fn people(
+    broker: &Arc<Broker>,
+    db: &Db,
+    changes: Arc<api::events::Changes>,
+    listen: SocketAddr,
+) -> Arc<Api> {
+    Arc::new(Api {
+        broker: broker.clone(),
+        db: db.clone(),
+        web: Web::new(db.channels()),
+        sessions: Sessions::new(db.clone(), broker.config.clone(), listen.port()),
+        runs: Arc::new(api::Nobody),
+        changes,
+        servers: broadcast::Sender::new(64),
+        url: broker
+            .config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| reachable(listen)),
+        since: Instant::now(),
+    })
+}
+
+/// A link for the start-up output. Without one, `portcullis login` prints it.
+async fn console_link(api: &Api) -> Option<String> {
+    let link = api::console_link(api).await;
+    link.unwrap_or_else(|refused| {
+        tracing::error!("no link to the console can be made: {}", refused.text());
+        None
+    })
+}
+
+/// The address under which a browser on this machine finds a listener.
+fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        format!("http://localhost:{}", listen.port())
+    } else {
+        format!("http://{listen}")
+    }
+}
+
+fn say_ready(broker: &Broker, url: &str, link: Option<&str>) {
     use std::fmt::Write as _;
     let mut text = String::new();
     let config = &broker.config;
@@ -431,6 +484,12 @@ fn say_ready(broker: &Broker, url: &str) {
     }
     if config.approvals.cli {
         text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";
+    }
+    if let Some(link) = link {
+        let _ = writeln!(
+            text,
+            "Open the console, once and within 10 minutes:\n  {link}"
+        );
     }
     let _ = writeln!(text, "ready {url}");
     let mut out = io::stdout().lock();
