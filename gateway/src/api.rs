@@ -4,14 +4,14 @@
 //! Who asks is a [`Who`]; what they may see and do is decided here, route by route. An agent's token
 //! is no person's, and answers nothing.
 
-mod approvals;
-mod audit;
+pub(crate) mod approvals;
+pub(crate) mod audit;
 pub mod card;
 pub mod events;
-mod groups;
+pub(crate) mod groups;
 mod login;
 mod openapi;
-mod servers;
+pub(crate) mod servers;
 mod tokens;
 mod who;
 
@@ -199,7 +199,7 @@ impl Refused {
         Self(status, text.into())
     }
 
-    fn nothing_there() -> Self {
+    pub(crate) fn nothing_there() -> Self {
         Self::new(StatusCode::NOT_FOUND, "there is no such route")
     }
 

@@ -25,6 +25,10 @@ pub trait Runs: fmt::Debug + Send + Sync {
         group: &'a GroupName,
         by: &'a UserName,
     ) -> BoxFuture<'a, Result<bool, String>>;
+    /// What a person should know about how agents are kept, if anything.
+    fn caution(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How a group with an agent does.
