@@ -80,9 +80,10 @@ pub struct Begin {
 /// How much an agent may do in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Calls to the model.
+    /// Calls to the model, from this beginning on.
     pub turns: u32,
-    /// Seconds of work; those that a person was waited for do not count.
+    /// Seconds of work, from this beginning on: of the model and of the agent itself. Those inside
+    /// tool calls do not count, for a person may have been waited for.
     pub seconds: u64,
     /// The longest answer of the model, in tokens.
     pub max_tokens: u32,
@@ -156,7 +157,8 @@ pub enum Event {
         /// Its core, such as `native/0.1.0`.
         core: String,
     },
-    /// More of the text that the model is writing. Shown, and not kept.
+    /// More of the text that the model is writing. Shown, and not kept: the message that comes is
+    /// what was said, and a [`Event::Status`] in its place says that it is written anew.
     Delta {
         /// What is new.
         text: String,
@@ -165,6 +167,13 @@ pub enum Event {
     Message {
         /// The model's, or one of the role `user` with all `tool_result` blocks that it asked for.
         message: Message,
+    },
+    /// What people said in the turns up to this one ([`Ask::Say`]) stands in the conversation from
+    /// here on: after the messages before, ahead of those after. What was said and not heard when
+    /// the run ends was not answered.
+    Heard {
+        /// [`Turn::seq`].
+        seq: u64,
     },
     /// The result of one tool call, kept until the message that holds all of them.
     Result {

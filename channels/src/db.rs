@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbErr, QueryOrder as _, QuerySelect as _, Set,
-    TransactionTrait as _, TryInsertResult,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryOrder as _,
+    QuerySelect as _, Set, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+    TryInsertResult,
 };
 use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager, async_trait};
 
@@ -140,9 +141,19 @@ impl Db {
         Self { conn }
     }
 
+    /// Begins as the one who writes: to read first and find then that another has written is an error
+    /// that no waiting mends.
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        self.conn.begin_with_options(options).await
+    }
+
     /// Stores a message and its item, unless it is there; then only says what is there.
     pub(crate) async fn receive(&self, said: &Said) -> Result<(Received, Option<Item>), DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.begin().await?;
         let row = inbox::ActiveModel {
             channel: Set(said.channel.clone()),
             place: Set(said.place.clone()),
@@ -204,7 +215,7 @@ impl Db {
         body: Body,
         at: Timestamp,
     ) -> Result<Item, DbError> {
-        let txn = self.conn.begin().await?;
+        let txn = self.begin().await?;
         let item = put(&txn, place, id, body, at).await?;
         txn.commit().await?;
         Ok(item)
@@ -341,6 +352,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_writes_beside_it_makes_nothing_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (web(&folder).await, web(&folder).await);
+        let put = async |web: &Arc<Web>, name: &str| {
+            for n in 0..50 {
+                let id = format!("{name}{n}");
+                web.put("demo", &id, notice("x")).await.unwrap();
+            }
+        };
+        tokio::join!(put(&one, "a"), put(&other, "b"));
+        assert_eq!(one.page("demo", None, 200).await.unwrap().len(), 100);
+    }
+
+    #[tokio::test]
     async fn a_message_that_comes_twice_is_there_once() {
         let folder = tempfile::tempdir().unwrap();
         let web = web(&folder).await;
@@ -351,6 +376,25 @@ mod tests {
         assert_eq!(web.page("demo", None, 10).await.unwrap().len(), 1);
         let other = web.say(said("1", "other words")).await;
         assert!(matches!(other, Err(SayError::Taken(_))), "{other:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn others_who_write_to_the_same_database_are_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (web(&folder).await, web(&folder).await);
+        let say = |web: Arc<Web>, place: &'static str| async move {
+            for n in 0..100 {
+                web.put(place, &n.to_string(), notice("x")).await.unwrap();
+            }
+        };
+        let writing = [
+            tokio::spawn(say(one.clone(), "a")),
+            tokio::spawn(say(other, "b")),
+        ];
+        for written in writing {
+            written.await.unwrap();
+        }
+        assert_eq!(one.newest().await.unwrap(), 200);
     }
 
     #[tokio::test]

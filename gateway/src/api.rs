@@ -18,6 +18,7 @@ mod who;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::groups::Groups;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -36,7 +37,6 @@ use crate::console::sessions::{Found, LinkError, Sessions};
 use crate::db::{Db, DbError};
 use crate::peer::Peer;
 
-pub use groups::{Nobody, Runs, Working};
 pub use login::console_link;
 pub use who::{Entrance, Who};
 
@@ -51,8 +51,8 @@ pub struct Api {
     pub web: Arc<Web>,
     /// Who is at a browser.
     pub sessions: Sessions,
-    /// Who runs the agents.
-    pub runs: Arc<dyn Runs>,
+    /// The groups with an agent.
+    pub groups: Arc<Groups>,
     /// Which questions change.
     pub changes: Arc<events::Changes>,
     /// The names of servers whose state has changed.
@@ -170,14 +170,15 @@ pub(crate) fn attempt(request: &Request) -> String {
     text.chars().take(200).collect()
 }
 
-/// Records an attempt that was refused outside any action.
+/// Records an attempt that was refused outside any action. It is on the disk when this returns, so
+/// before whoever tried is answered; where the log cannot be written, the refusal stands.
 pub async fn refused(broker: &Broker, principal: String, attempt: String) {
     tracing::warn!(principal, "refused: {attempt}");
     let id = format!("ref_{}", uuid::Uuid::now_v7().simple());
-    broker
-        .audit
-        .write_later(Write::new(id, Event::Refused { principal, attempt }))
-        .await;
+    let write = Write::new(id, Event::Refused { principal, attempt });
+    if let Err(error) = broker.audit.write(write).await {
+        tracing::error!("{error}");
+    }
 }
 
 /// Records what somebody did to the gateway itself.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use policy::action::{Action, Digest};
 use policy::approval::{self, Event, Scope, State, Unmoved};
 use policy::decision::{Approved, Question};
-use policy::ids::QuestionId;
+use policy::ids::{QuestionId, RunId};
 use policy::record;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +44,9 @@ pub enum AskError {
         "{0} questions of this conversation are waiting for a person already; wait for these to be answered"
     )]
     TooMany(usize),
+    /// It is asked for a run that is over.
+    #[error("the task it is asked for is over")]
+    Over,
     /// It cannot be stored.
     #[error("the question cannot be stored, so nothing is done")]
     Db(#[from] DbError),
@@ -92,7 +95,9 @@ pub struct Held {
     pub id: QuestionId,
     /// What was asked.
     pub action: Action,
-    /// [`Action::sameness`], which every call is compared with.
+    /// The tool and the arguments as people read them.
+    pub shown: (String, Value),
+    /// [`same`], which every call is compared with.
     sameness: Digest,
     /// What a yes is bound to.
     pub approved: Approved,
@@ -101,6 +106,7 @@ pub struct Held {
     /// When silence becomes a no.
     pub expires_at: Timestamp,
     state: Mutex<State>,
+    execution: Mutex<Execution>,
     waiting: AtomicUsize,
     answer: watch::Sender<Option<Answer>>,
     /// Raw parameters of progress notifications, once it runs.
@@ -111,6 +117,11 @@ impl Held {
     /// Where it stands.
     pub fn state(&self) -> State {
         *lock(&self.state)
+    }
+
+    /// How far its action has come.
+    pub fn execution(&self) -> Execution {
+        *lock(&self.execution)
     }
 
     /// Whether there is an answer.
@@ -136,6 +147,15 @@ impl Held {
 pub trait Watcher: std::fmt::Debug + Send + Sync {
     /// A question is now as it is.
     fn changed<'a>(&'a self, held: &'a Held) -> BoxFuture<'a, ()>;
+}
+
+/// What makes two calls the same one: of hosted agents, only within a run.
+pub fn same(action: &Action) -> Digest {
+    if crate::hosted::is_hosted(action) {
+        Digest::of_json(&serde_json::json!([action.sameness(), action.run]))
+    } else {
+        action.sameness()
+    }
 }
 
 /// All questions that are open or whose answer was not handed over.
@@ -207,12 +227,63 @@ impl Approvals {
                             )
                             .await?;
                     }
-                    lock(&approvals.held).insert(held.id.clone(), held);
+                    lock(&approvals.held).insert(held.id.clone(), held.clone());
+                    approvals.changed(&held).await;
                 }
-                Err(error) => tracing::error!("question `{}` cannot be read back: {error}", row.id),
+                Err(error) => {
+                    tracing::error!("question `{}` cannot be read back: {error}", row.id);
+                    approvals.give_up(&row).await?;
+                }
             }
         }
         Ok((approvals, to_run))
+    }
+
+    /// Settles a question whose action cannot be read: nobody could be shown what runs.
+    async fn give_up(&self, row: &Row) -> Result<(), DbError> {
+        const WHY: &str = "what was asked cannot be read back, so it is not done";
+        let note = async |event, opens| {
+            let write = Write::new(row.action.clone(), event).opens(opens);
+            if let Err(error) = self.audit.write_or_keep(write).await {
+                tracing::error!("{error}");
+            }
+        };
+        if row.state.is_open() {
+            let to = State::Withdrawn;
+            let decided = Decided {
+                by: None,
+                reason: Some(WHY.to_owned()),
+                scope: None,
+                at: Timestamp::now(),
+            };
+            let answered = record::Event::Answered {
+                approval: QuestionId::new(row.id.clone()),
+                state: to,
+                by: None,
+                reason: decided.reason.clone(),
+            };
+            note(answered, Opens::No).await;
+            self.db
+                .question_move(&row.id, row.state, to, Some(&decided))
+                .await?;
+        }
+        let (outcome, to) = match row.execution {
+            Execution::None => (record::Outcome::Refused, Execution::Refused),
+            Execution::Running => (record::Outcome::Unknown, Execution::Unknown),
+            Execution::Ok | Execution::Error | Execution::Refused | Execution::Unknown => {
+                return self.db.question_delivered(&row.id).await;
+            }
+        };
+        let closed = record::Event::Closed {
+            outcome,
+            detail: Some(WHY.to_owned()),
+            result: None,
+        };
+        note(closed, Opens::Ends).await;
+        self.db
+            .execution_move(&row.id, row.execution, to, None)
+            .await?;
+        self.db.question_delivered(&row.id).await
     }
 
     fn recall(&self, row: &Row) -> Result<Arc<Held>, DbError> {
@@ -229,12 +300,14 @@ impl Approvals {
         };
         Ok(Arc::new(Held {
             id: QuestionId::new(row.id.clone()),
-            sameness: action.sameness(),
+            shown: (row.tool.clone(), row.shown.clone()),
+            sameness: same(&action),
             action,
             approved: row.approved.clone(),
             asked_at: row.asked_at,
             expires_at: row.expires_at,
             state: Mutex::new(row.state),
+            execution: Mutex::new(row.execution),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(answer.map(|stored| stored.answer)),
             progress: broadcast::channel(64).0,
@@ -247,7 +320,7 @@ impl Approvals {
         }
     }
 
-    /// The question, or the answer nobody has taken, of an identical call.
+    /// The question, or the answer nobody has taken, of an identical call: by its [`same`].
     pub fn find(&self, sameness: &Digest) -> Option<Arc<Held>> {
         lock(&self.held)
             .values()
@@ -287,7 +360,7 @@ impl Approvals {
         &self,
         id: QuestionId,
         question: Question,
-        (tool, shown): (String, Value),
+        shown: (String, Value),
         now: Timestamp,
     ) -> Result<Arc<Held>, AskError> {
         let Question { action, why } = question;
@@ -303,8 +376,8 @@ impl Approvals {
             execution: Execution::None,
             group: action.group.to_string(),
             conversation: action.conversation.to_string(),
-            tool,
-            shown,
+            tool: shown.0.clone(),
+            shown: shown.1.clone(),
             sealed: Some(self.keys.seal(id.as_str(), &serde_json::to_vec(&action)?)?),
             approved: approved.clone(),
             reasons: why.reasons,
@@ -320,12 +393,14 @@ impl Approvals {
         self.db.question_add(&row).await?;
         let held = Arc::new(Held {
             id: id.clone(),
-            sameness: action.sameness(),
+            shown,
+            sameness: same(&action),
             action,
             approved,
             asked_at: now,
             expires_at,
             state: Mutex::new(State::Pending),
+            execution: Mutex::new(Execution::None),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(None),
             progress: broadcast::channel(64).0,
@@ -460,9 +535,15 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], and then it must not begin.
     pub async fn begin(&self, held: &Held) -> Result<bool, DbError> {
-        self.db
+        let begun = self
+            .db
             .execution_move(held.id.as_str(), Execution::None, Execution::Running, None)
-            .await
+            .await?;
+        if begun {
+            *lock(&held.execution) = Execution::Running;
+            self.changed(held).await;
+        }
+        Ok(begun)
     }
 
     /// The approved action has ended; its answer is kept until a caller has it.
@@ -484,13 +565,23 @@ impl Approvals {
         self.settle(held, Execution::Running, to, answer).await
     }
 
-    /// An approved action that does not run after all.
+    /// An approved action that does not run after all: that is stored, then recorded, then told. A
+    /// restart must not find it approved and run it.
     ///
     /// # Errors
-    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
-    pub async fn void(&self, held: &Held, answer: Answer) -> Result<(), DbError> {
-        self.settle(held, Execution::None, Execution::Refused, answer)
-            .await
+    /// [`DbError`], and then nothing changed.
+    pub async fn void(
+        &self,
+        held: &Held,
+        outcome: record::Outcome,
+        why: String,
+        answer: Answer,
+    ) -> Result<(), DbError> {
+        self.store(held, Execution::None, Execution::Refused, &answer)
+            .await?;
+        self.close(held, outcome, Some(why)).await;
+        self.tell(held, Execution::Refused, answer).await;
+        Ok(())
     }
 
     async fn settle(
@@ -500,6 +591,24 @@ impl Approvals {
         to: Execution,
         answer: Answer,
     ) -> Result<(), DbError> {
+        let stored = self.store(held, from, to, &answer).await;
+        self.tell(held, to, answer).await;
+        stored
+    }
+
+    async fn tell(&self, held: &Held, to: Execution, answer: Answer) {
+        *lock(&held.execution) = to;
+        self.changed(held).await;
+        held.answer.send_replace(Some(answer));
+    }
+
+    async fn store(
+        &self,
+        held: &Held,
+        from: Execution,
+        to: Execution,
+        answer: &Answer,
+    ) -> Result<(), DbError> {
         let stored = Stored {
             action: held.action.clone(),
             answer: answer.clone(),
@@ -507,18 +616,11 @@ impl Approvals {
         let sealed = serde_json::to_vec(&stored)
             .ok()
             .and_then(|plain| self.keys.seal(held.id.as_str(), &plain).ok())
-            .ok_or(DbError::Unreadable { what: "answer" });
-        let stored = match sealed {
-            Ok(sealed) => self
-                .db
-                .execution_move(held.id.as_str(), from, to, Some(sealed))
-                .await
-                .map(drop),
-            Err(error) => Err(error),
-        };
-        self.changed(held).await;
-        held.answer.send_replace(Some(answer));
-        stored
+            .ok_or(DbError::Unreadable { what: "answer" })?;
+        self.db
+            .execution_move(held.id.as_str(), from, to, Some(sealed))
+            .await
+            .map(drop)
     }
 
     /// Closes the action's record.
@@ -529,7 +631,7 @@ impl Approvals {
             result: None,
         };
         let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
-        if let Err(error) = self.audit.write(write).await {
+        if let Err(error) = self.audit.write_or_keep(write).await {
             tracing::error!("{error}");
         }
     }
@@ -586,6 +688,22 @@ impl Approvals {
             .any(|held| held.action.id.as_str() == action)
     }
 
+    /// The questions of a run that are open or whose answer was not handed over.
+    pub fn of_run(&self, run: &RunId) -> Vec<Arc<Held>> {
+        let all = lock(&self.held);
+        let of_run = all.values().filter(|held| held.action.run == *run);
+        of_run.cloned().collect()
+    }
+
+    /// Every question of hosted runs that is open or whose answer was not handed over.
+    pub fn hosted(&self) -> Vec<Arc<Held>> {
+        let all = lock(&self.held);
+        let hosted = all
+            .values()
+            .filter(|held| crate::hosted::is_hosted(&held.action));
+        hosted.cloned().collect()
+    }
+
     /// How many wait for a person.
     pub fn open_count(&self) -> usize {
         lock(&self.held)
@@ -629,6 +747,9 @@ fn not_done(state: State, reason: Option<&str>) -> String {
         }
         (State::Expired, _) => {
             "NOT EXECUTED. Nobody answered in time, which counts as a no.".to_owned()
+        }
+        (State::Withdrawn, Some(reason)) => {
+            format!("NOT EXECUTED. The question was withdrawn: {reason}.")
         }
         (State::Pending | State::Approved | State::Withdrawn | State::CallerGone, _) => {
             "NOT EXECUTED. The question was withdrawn.".to_owned()
@@ -738,6 +859,7 @@ mod tests {
             name: name.to_owned(),
             args: serde_json::json!({ "a": 1 }),
             definition: Digest::of(b"definition"),
+            meta: None,
             identity: Digest::of(b"identity"),
         }
     }
@@ -771,6 +893,19 @@ mod tests {
             .ask(approvals.new_id(), question, shown, Timestamp::now())
             .await
             .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_of_a_void_that_is_not_stored() {
+        let data = tempfile::tempdir().unwrap();
+        let (approvals, _, db) = open(data.path()).await;
+        let held = ask(&approvals, "one").await;
+        db.close().await;
+        let no = Answer::Refused("no".to_owned());
+        let why = "why".to_owned();
+        let void = approvals.void(&held, record::Outcome::Refused, why, no);
+        void.await.unwrap_err();
+        assert!(!held.is_answered());
     }
 
     #[tokio::test]

@@ -3,7 +3,10 @@
 
 pub mod read;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use policy::ids::ConversationId;
@@ -21,6 +24,13 @@ use crate::keys::Keys;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the log cannot be written, so nothing is done: {0}")]
 pub struct NoRecord(String);
+
+impl NoRecord {
+    /// The gateway stops, so nothing is written any more.
+    pub(crate) fn stopped() -> Self {
+        Self("the gateway is stopping".to_owned())
+    }
+}
 
 /// One entry to be written.
 #[derive(Clone, Debug)]
@@ -55,9 +65,34 @@ impl Write {
 
 struct Job {
     /// Nothing, for a job that only waits for those before it.
-    write: Option<Write>,
-    at: Timestamp,
+    line: Option<Line>,
+    /// What it says has happened, so it is written once that can be done again.
+    keep: bool,
     done: Option<oneshot::Sender<Result<(), NoRecord>>>,
+}
+
+/// An entry that only lacks its place.
+#[derive(Clone)]
+struct Line {
+    id: String,
+    at: Timestamp,
+    body: String,
+    opens: Opens,
+    labels: Vec<(ConversationId, Label, Provenance)>,
+}
+
+impl TryFrom<Write> for Line {
+    type Error = NoRecord;
+    fn try_from(write: Write) -> Result<Self, NoRecord> {
+        Ok(Self {
+            body: serde_json::to_string(&write.event)
+                .map_err(|error| NoRecord(error.to_string()))?,
+            id: write.id,
+            at: Timestamp::now(),
+            opens: write.opens,
+            labels: write.labels,
+        })
+    }
 }
 
 /// The most entries that wait for the writer; past that, callers wait too.
@@ -65,10 +100,23 @@ const QUEUE: usize = 4096;
 /// The most entries of one commit.
 const GROUP: usize = 256;
 
+/// The most entries that are kept while the log cannot be written. Each ends an action whose beginning
+/// could be written, so there are not many.
+const KEPT: usize = 4096;
+/// How soon these are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The way to the one writer.
 #[derive(Clone, Debug)]
 pub struct Audit {
     jobs: mpsc::Sender<Job>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").finish_non_exhaustive()
+    }
 }
 
 impl Audit {
@@ -77,14 +125,17 @@ impl Audit {
     /// # Errors
     /// [`DbError`], if the chain's end cannot be read.
     pub async fn start(db: Db, keys: Arc<Keys>) -> Result<(Self, JoinHandle<()>), DbError> {
-        let walk = db
-            .chain_end()
-            .await?
-            .map(|end| end.walk)
-            .unwrap_or_default();
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(write_all(db, keys, walk, queue));
-        Ok((Self { jobs }, writer))
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            walk: end_of(&db).await?,
+            db,
+            keys,
+            unsure: None,
+            kept: VecDeque::new(),
+            waiting: waiting.clone(),
+        };
+        Ok((Self { jobs, waiting }, tokio::spawn(writer.run(queue))))
     }
 
     /// Writes an entry; it is on the disk when this returns.
@@ -92,101 +143,176 @@ impl Audit {
     /// # Errors
     /// [`NoRecord`]: then what it is about must not be done.
     pub async fn write(&self, write: Write) -> Result<(), NoRecord> {
-        let (done, wait) = oneshot::channel();
-        let stopped = || NoRecord("the gateway is stopping".to_owned());
-        let job = Job {
-            write: Some(write),
-            at: Timestamp::now(),
-            done: Some(done),
-        };
-        self.jobs.send(job).await.map_err(|_| stopped())?;
-        wait.await.map_err(|_| stopped())?
+        self.wait(Some(write.try_into()?), false).await
     }
 
-    /// Writes an entry that nothing waits for: the end of an action that was simply allowed.
+    /// Writes an entry about what has happened already; where that fails it is kept and written once
+    /// it can be.
+    ///
+    /// # Errors
+    /// [`NoRecord`]: it is not on the disk yet.
+    pub async fn write_or_keep(&self, write: Write) -> Result<(), NoRecord> {
+        self.wait(Some(write.try_into()?), true).await
+    }
+
+    /// As [`write_or_keep`](Self::write_or_keep), where nothing waits for it: the end of an action
+    /// that was simply allowed.
     pub async fn write_later(&self, write: Write) {
-        let job = Job {
-            write: Some(write),
-            at: Timestamp::now(),
-            done: None,
+        let sent = match Line::try_from(write) {
+            Ok(line) => {
+                let job = Job {
+                    line: Some(line),
+                    keep: true,
+                    done: None,
+                };
+                self.jobs.send(job).await.is_ok()
+            }
+            Err(_) => false,
         };
-        if self.jobs.send(job).await.is_err() {
+        if !sent {
             tracing::error!("an entry came after the log was closed");
         }
     }
-}
 
-impl Audit {
     /// Waits until everything that was given to the writer so far is on the disk, or has failed.
     pub async fn settle(&self) {
+        let _ = self.wait(None, false).await;
+    }
+
+    /// How many entries wait because the log cannot be written.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    async fn wait(&self, line: Option<Line>, keep: bool) -> Result<(), NoRecord> {
         let (done, wait) = oneshot::channel();
-        let job = Job {
-            write: None,
-            at: Timestamp::now(),
-            done: Some(done),
-        };
-        if self.jobs.send(job).await.is_ok() {
-            let _ = wait.await;
-        }
+        let stopped = || NoRecord("the gateway is stopping".to_owned());
+        let done = Some(done);
+        let job = Job { line, keep, done };
+        self.jobs.send(job).await.map_err(|_| stopped())?;
+        wait.await.map_err(|_| stopped())?
     }
 }
 
-async fn write_all(db: Db, keys: Arc<Keys>, mut walk: Walk, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs = Vec::with_capacity(GROUP);
-    while queue.recv_many(&mut jobs, GROUP).await > 0 {
-        let result = write_group(&db, &keys, &walk, &jobs).await;
-        let answer = match result {
-            Ok(next) => {
-                walk = next;
-                Ok(())
+/// The one writer.
+struct Writer {
+    db: Db,
+    keys: Arc<Keys>,
+    /// Where the chain ends.
+    walk: Walk,
+    /// Where it ends if a commit took effect that seemed to fail, and how many of those kept it wrote.
+    unsure: Option<(Walk, usize)>,
+    /// What has happened and is not in the log yet, oldest first.
+    kept: VecDeque<Line>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(GROUP);
+        loop {
+            tokio::select! {
+                taken = queue.recv_many(&mut jobs, GROUP) => if taken == 0 { break },
+                () = tokio::time::sleep(AGAIN), if !self.kept.is_empty() => {}
             }
-            Err(error) => {
+            let result = match self.write_kept().await {
+                Ok(()) => self.write_jobs(&jobs).await,
+                Err(error) => Err(error),
+            };
+            let answer = result.map_err(|error| {
                 tracing::error!("the log cannot be written: {error}");
-                // Whether the commit took effect is not known: ask where the chain ends now.
-                if let Ok(end) = db.chain_end().await {
-                    walk = end.map(|end| end.walk).unwrap_or_default();
+                NoRecord(error.to_string())
+            });
+            for job in jobs.drain(..) {
+                if let (Err(_), true, Some(line)) = (&answer, job.keep, job.line) {
+                    self.keep(line);
                 }
-                Err(NoRecord(error.to_string()))
+                if let Some(done) = job.done {
+                    let _ = done.send(answer.clone());
+                }
             }
-        };
-        for job in jobs.drain(..) {
-            if let Some(done) = job.done {
-                let _ = done.send(answer.clone());
-            } else if let (Err(_), Some(write)) = (&answer, &job.write) {
-                tracing::error!(action.id = %write.id, "the end of `{}` is not in the log", write.id);
+            self.waiting.store(self.kept.len(), Ordering::Relaxed);
+        }
+        if self.write_kept().await.is_err() {
+            for line in &self.kept {
+                tracing::error!(action.id = %line.id, "the end of `{}` is not in the log", line.id);
             }
         }
     }
+
+    fn keep(&mut self, line: Line) {
+        if self.kept.len() < KEPT {
+            self.kept.push_back(line);
+        } else {
+            tracing::error!(action.id = %line.id, "the end of `{}` is not in the log", line.id);
+        }
+    }
+
+    /// What was kept goes first: entries keep their order.
+    async fn write_kept(&mut self) -> Result<(), DbError> {
+        if let Some((end, count)) = self.unsure.clone() {
+            self.walk = end_of(&self.db).await?;
+            self.unsure = None;
+            if self.walk == end {
+                self.kept.drain(..count.min(self.kept.len()));
+            }
+        }
+        while !self.kept.is_empty() {
+            let lines: Vec<Line> = self.kept.iter().take(GROUP).cloned().collect();
+            self.add(&lines, lines.len()).await?;
+            self.kept.drain(..lines.len());
+        }
+        Ok(())
+    }
+
+    /// Writes what came now; nothing is kept from before.
+    async fn write_jobs(&mut self, jobs: &[Job]) -> Result<(), DbError> {
+        let lines: Vec<Line> = jobs.iter().filter_map(|job| job.line.clone()).collect();
+        let kept = jobs.iter().filter(|job| job.keep).count();
+        self.add(&lines, kept).await
+    }
+
+    /// Adds entries to the chain; of these, `kept` are first among those kept if that fails.
+    async fn add(&mut self, lines: &[Line], kept: usize) -> Result<(), DbError> {
+        let mut next = self.walk.clone();
+        let mut chain = Vec::with_capacity(lines.len());
+        for line in lines.iter().cloned() {
+            let at = line.at.as_millisecond();
+            let entry = Entry::seal(next.seq + 1, line.id, at, line.body, next.hash);
+            next = Walk {
+                seq: entry.seq,
+                hash: entry.hash.clone(),
+            };
+            chain.push(Link {
+                entry,
+                opens: line.opens,
+                labels: line.labels,
+            });
+        }
+        let mac = self.keys.mac(&end_text(&next));
+        if let Err(error) = self.db.chain_add(&chain, mac).await {
+            // Whether the commit took effect is not known: ask where the chain ends now.
+            match end_of(&self.db).await {
+                Ok(end) if end == next => {}
+                Ok(end) => {
+                    self.walk = end;
+                    return Err(error);
+                }
+                Err(_) => {
+                    self.unsure = Some((next, kept));
+                    return Err(error);
+                }
+            }
+        }
+        self.walk = next;
+        Ok(())
+    }
 }
 
-async fn write_group(db: &Db, keys: &Keys, walk: &Walk, jobs: &[Job]) -> Result<Walk, DbError> {
-    let mut next = walk.clone();
-    let mut links = Vec::with_capacity(jobs.len());
-    for (write, at) in jobs
-        .iter()
-        .filter_map(|job| Some((job.write.as_ref()?, job.at)))
-    {
-        let body = serde_json::to_string(&write.event)
-            .map_err(|_| DbError::Unreadable { what: "entry" })?;
-        let entry = Entry::seal(
-            next.seq + 1,
-            write.id.clone(),
-            at.as_millisecond(),
-            body,
-            next.hash,
-        );
-        next = Walk {
-            seq: entry.seq,
-            hash: entry.hash.clone(),
-        };
-        links.push(Link {
-            entry,
-            opens: write.opens,
-            labels: write.labels.clone(),
-        });
-    }
-    db.chain_add(&links, keys.mac(&end_text(&next))).await?;
-    Ok(next)
+/// Where the chain ends, as stored.
+async fn end_of(db: &Db) -> Result<Walk, DbError> {
+    let end = db.chain_end().await?;
+    Ok(end.map(|end| end.walk).unwrap_or_default())
 }
 
 /// What the keyed digest over the chain's end is taken of.

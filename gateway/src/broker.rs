@@ -1,11 +1,15 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod flights;
+mod inside;
+mod model;
+mod resumed;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use policy::action::{Action, Digest, Kind, Method};
 use policy::approval::{self, Scope};
 use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
@@ -20,15 +24,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::approvals::{Answer, Approvals, AskError, DecideError, Held};
+use crate::approvals::{self, Answer, Approvals, AskError, DecideError, Held};
 use crate::audit::{Audit, NoRecord, Opens, Write};
 use crate::catalog::{Catalog, Listing};
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, RUN_LONGEST, lock};
 use crate::db::approvals::Decided;
-use crate::identity::{Identity, Principal};
+use crate::hosted::{self, Hosted, Item};
+use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
+use crate::models::Models;
 use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+
+use flights::Flights;
+
+pub use model::ModelRefused;
 
 /// What an agent asks for, as it came in.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub struct Call {
     pub args: Value,
     /// The caller's `_meta` without what is reserved; `None` if there was none.
     pub meta: Option<Map<String, Value>>,
+    /// The caller may have made this call before it was restarted; only a hosted run can say so.
+    pub resumed: bool,
     /// The caller no longer wants it.
     pub cancel: CancellationToken,
     /// How many streams of the caller are there; one that breaks is none.
@@ -89,18 +101,6 @@ pub enum Receipt {
     Flight(Digest, ActionId),
 }
 
-/// An allowed action that may change something, until its answer is in the caller's hands.
-#[derive(Clone, Debug)]
-struct Flight {
-    action: ActionId,
-    present: Arc<AtomicUsize>,
-    answer: tokio::sync::watch::Receiver<Option<Answer>>,
-    since: Timestamp,
-}
-
-/// How long the answer of an action waits for a caller whose stream broke.
-const FLIGHT_KEPT: SignedDuration = SignedDuration::from_mins(30);
-
 /// How long an approved action waits when it could not be stored that it begins.
 const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -113,6 +113,8 @@ pub struct Broker {
     pub catalog: Arc<Catalog>,
     /// The servers.
     pub upstreams: Arc<Upstreams>,
+    /// The providers of models.
+    pub models: Arc<Models>,
     /// Questions.
     pub approvals: Approvals,
     /// The log.
@@ -123,13 +125,15 @@ pub struct Broker {
     pub identity: Arc<Identity>,
     /// The instance's keys.
     pub keys: Arc<Keys>,
+    /// What people see of hosted runs.
+    pub hosted: Arc<Hosted>,
     /// Secrets that the gateway itself holds, to be found in arguments.
     pub known_secrets: Vec<String>,
     /// What was begun and must be waited for.
     pub tasks: TaskTracker,
     /// The gateway is stopping.
     pub stopping: CancellationToken,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    flights: Flights,
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -142,6 +146,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// See [`Broker::upstreams`].
     pub upstreams: Arc<Upstreams>,
+    /// See [`Broker::models`].
+    pub models: Arc<Models>,
     /// See [`Broker::approvals`].
     pub approvals: Approvals,
     /// See [`Broker::audit`].
@@ -152,6 +158,8 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     /// See [`Broker::keys`].
     pub keys: Arc<Keys>,
+    /// See [`Broker::hosted`].
+    pub hosted: Arc<Hosted>,
     /// See [`Broker::known_secrets`].
     pub known_secrets: Vec<String>,
     /// See [`Broker::stopping`].
@@ -165,11 +173,13 @@ impl Broker {
             config,
             catalog,
             upstreams,
+            models,
             approvals,
             audit,
             conversations,
             identity,
             keys,
+            hosted,
             known_secrets,
             stopping,
         } = parts;
@@ -177,15 +187,17 @@ impl Broker {
             config,
             catalog,
             upstreams,
+            models,
             approvals,
             audit,
             conversations,
             identity,
             keys,
+            hosted,
             known_secrets,
             stopping,
             tasks: TaskTracker::new(),
-            flights: Mutex::default(),
+            flights: Flights::default(),
             asking: tokio::sync::Mutex::default(),
         })
     }
@@ -201,17 +213,25 @@ impl Broker {
                 };
             }
         };
-        if let Some(held) = self.approvals.find(&action.sameness()) {
+        let same = approvals::same(&action);
+        if let Some(held) = self.approvals.find(&same) {
             return self.wait(held, &call).await;
         }
-        if let Some(done) = self.reattach(&action.sameness()).await {
+        if let Some(done) = self.reattach(&same, call.resumed).await {
             return done;
         }
-        let (verdict, record) = self.decide(action, call.meta.as_ref());
+        if let Some(done) = self.begun_before(&action, call.resumed) {
+            return done;
+        }
+        if !self.speaks(&call.principal) {
+            return Done::refused("NOT EXECUTED. The task is over.");
+        }
+        let (verdict, record) = self.decide(action);
+        let item = item(&record);
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
-                    Ok(()) => self.carry_out(permit, call).await,
+                    Ok(()) => self.carry_out(permit, call, item).await,
                     Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
                 }
             }
@@ -219,7 +239,29 @@ impl Broker {
                 Ok(held) => self.wait(held, &call).await,
                 Err(error) => Done::refused(format!("NOT EXECUTED. {error}.")),
             },
-            Verdict::Deny(refusal) => self.refuse(refusal, record).await,
+            Verdict::Deny(refusal) => {
+                let done = self.refuse(refusal, record).await;
+                self.show(item.as_ref(), Outcome::Refused).await;
+                done
+            }
+        }
+    }
+
+    /// Whether nobody took a caller's place meanwhile: a hosted run that goes on in another process,
+    /// or is over, has nothing to say here any more.
+    fn speaks(&self, principal: &Principal) -> bool {
+        match &principal.by {
+            Credential::Token { .. } => true,
+            Credential::Run { run, launch, .. } => {
+                !self.identity.runs.speaks(run, *launch).is_cancelled()
+            }
+        }
+    }
+
+    /// Shows people of a hosted run how an action goes.
+    async fn show(&self, item: Option<&Item>, outcome: Outcome) {
+        if let Some(item) = item {
+            self.hosted.show(item, hosted::state_of(outcome)).await;
         }
     }
 
@@ -261,8 +303,8 @@ impl Broker {
                 )));
             }
         }
-        let run =
-            lock(&self.conversations.get(&call.principal.conversation())).run(Timestamp::now());
+        let run = lock(&self.conversations.get(&call.principal.conversation()))
+            .run_of(&call.principal, Timestamp::now());
         Ok(Action {
             id: ActionId::new(format!("act_{}", uuid::Uuid::now_v7().simple())),
             kind: Kind::Mcp,
@@ -274,6 +316,7 @@ impl Broker {
             method: call.method,
             name: call.name.clone(),
             args: call.args.clone(),
+            meta: call.meta.clone(),
             definition,
             identity,
         })
@@ -306,20 +349,26 @@ impl Broker {
         traits::resolve(server.trust, tool, hints)
     }
 
-    fn facts(
-        &self,
-        action: Action,
-        conversation: &Conversation,
-        meta: Option<&Map<String, Value>>,
-    ) -> Facts {
+    /// Where arguments and `_meta` hold a credential.
+    fn credentials(&self, args: &Value, meta: Option<&Map<String, Value>>) -> Vec<String> {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let mut credentials = secret::find(&action.args, &known);
+        let mut credentials = secret::find(args, &known);
         if let Some(meta) = meta {
             let found = secret::find(&Value::Object(meta.clone()), &known);
             credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
         }
+        credentials
+    }
+
+    fn facts(
+        &self,
+        action: Action,
+        traits: Traits,
+        credentials: Vec<String>,
+        conversation: &Conversation,
+    ) -> Facts {
         Facts {
-            traits: self.traits_of(&action),
+            traits,
             labels: conversation.labels.clone(),
             contains_secrets: self
                 .config
@@ -335,10 +384,12 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide(&self, action: Action, meta: Option<&Map<String, Value>>) -> (Verdict, Write) {
+    fn decide(&self, action: Action) -> (Verdict, Write) {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, meta);
+        let credentials = self.credentials(&action.args, action.meta.as_ref());
+        let traits = self.traits_of(&action);
+        let facts = self.facts(action, traits, credentials, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -348,15 +399,22 @@ impl Broker {
         (verdict, write)
     }
 
-    /// The record of a decision, with the credentials in the arguments masked.
+    /// The record of a decision, with the credentials in the arguments and `_meta` masked.
     fn decided(&self, mut facts: Facts, why: Why) -> Write {
         let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let (masked, hidden) = secret::mask(&facts.action.args, &known);
-        let sealed_args = hidden.then(|| {
-            self.keys
-                .mac(&policy::action::canonical(&facts.action.args))
-        });
-        facts.action.args = masked;
+        let Action { args, meta, .. } = &mut facts.action;
+        let whole = match &meta {
+            Some(meta) => json!([args, meta]),
+            None => args.clone(),
+        };
+        let (masked, mut hidden) = secret::mask(args, &known);
+        *args = masked;
+        if let Some(meta) = meta {
+            let (masked, any) = secret::mask(&Value::Object(std::mem::take(meta)), &known);
+            *meta = masked.as_object().cloned().unwrap_or_default();
+            hidden |= any;
+        }
+        let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&whole)));
         // A resource's name is its URI, which can hold a credential like any argument.
         facts.action.name = secret::mask_text(&facts.action.name, &known);
         for grant in &mut facts.grants {
@@ -396,12 +454,19 @@ impl Broker {
     }
 
     /// Puts a question; the identical one that was put meanwhile is joined.
-    async fn ask(&self, question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+    async fn ask(&self, mut question: Question, record: Write) -> Result<Arc<Held>, AskError> {
+        // People are shown the arguments, so nothing else runs after their yes.
+        question.action.meta = None;
         let _one = self.asking.lock().await;
-        if let Some(held) = self.approvals.find(&question.action.sameness()) {
+        if let Some(held) = self.approvals.find(&approvals::same(&question.action)) {
             return Ok(held);
         }
-        if let Err(full) = self.approvals.room(&question.action) {
+        let room = if self.goes_on(&question.action) {
+            self.approvals.room(&question.action)
+        } else {
+            Err(AskError::Over)
+        };
+        if let Err(full) = room {
             let closed = Event::Closed {
                 outcome: Outcome::Refused,
                 detail: Some(full.to_string()),
@@ -444,6 +509,9 @@ impl Broker {
     /// Waits with a caller for the answer of a question.
     async fn wait(&self, held: Arc<Held>, call: &Call) -> Done {
         self.approvals.join(&held).await;
+        if hosted::is_hosted(&held.action) {
+            self.hosted.joined(&held);
+        }
         let mut progress = held.progress.subscribe();
         let _ = call.notes.send(Note::Held(held.id.clone())).await;
         loop {
@@ -469,14 +537,8 @@ impl Broker {
     }
 
     /// The answer of an identical action whose caller's stream broke before it was handed over.
-    async fn reattach(&self, sameness: &Digest) -> Option<Done> {
-        let flight = {
-            let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights
-                .get(sameness)
-                .filter(|flight| flight.present.load(Ordering::SeqCst) == 0)
-                .cloned()?
-        };
+    async fn reattach(&self, sameness: &Digest, resumed: bool) -> Option<Done> {
+        let flight = self.flights.abandoned(sameness, resumed)?;
         let mut answer = flight.answer;
         let answer = answer.wait_for(Option::is_some).await.ok()?.clone();
         Some(Done {
@@ -486,27 +548,27 @@ impl Broker {
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
-    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call) -> Done {
+    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call, item: Option<Item>) -> Done {
+        self.note_begun(permit.action());
+        self.show(item.as_ref(), Outcome::Running).await;
         let receipt = (!self.reads_only(permit.action()))
-            .then(|| (permit.action().sameness(), permit.action().id.clone()));
+            .then(|| (approvals::same(permit.action()), permit.action().id.clone()));
         let (tell, answer) = tokio::sync::watch::channel(None);
-        if let Some((sameness, action)) = &receipt {
-            let flight = Flight {
-                action: action.clone(),
-                present: call.present.clone(),
-                answer: answer.clone(),
-                since: Timestamp::now(),
-            };
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.retain(|_, flight| flight.since.duration_until(Timestamp::now()) < FLIGHT_KEPT);
-            flights.insert(sameness.clone(), flight);
+        let owed = receipt.is_some();
+        if let Some((sameness, _)) = &receipt {
+            self.flights.begin(
+                sameness.clone(),
+                permit.action(),
+                call.present.clone(),
+                answer,
+            );
         }
         let (reports, mut progress) = mpsc::channel(64);
         let broker = self.clone();
-        let (cancel, meta) = (call.cancel.clone(), call.meta.clone());
+        let cancel = call.cancel.clone();
         let doing = self.tasks.spawn(async move {
             let id = permit.action().id.to_string();
-            let (answer, outcome, detail) = broker.perform(&permit, meta, cancel, reports).await;
+            let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
             let result = match &answer {
                 Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
                 Answer::Refused(_) => None,
@@ -520,7 +582,11 @@ impl Broker {
                 .audit
                 .write_later(Write::new(id, closed).opens(Opens::Ends))
                 .await;
-            tell.send_replace(Some(answer.clone()));
+            broker.show(item.as_ref(), outcome).await;
+            if owed {
+                tell.send_replace(Some(answer.clone()));
+                broker.flights.ended(&permit.action().conversation);
+            }
             answer
         });
         let mut doing = std::pin::pin!(doing);
@@ -568,26 +634,34 @@ impl Broker {
         })
     }
 
+    /// Whether an action's run is under way, or its token is not revoked.
+    fn goes_on(&self, action: &Action) -> bool {
+        if hosted::is_hosted(action) {
+            return self.identity.runs.is_open(&action.run);
+        }
+        let token = action.conversation.as_str().strip_prefix("token:");
+        self.identity.not_revoked(token.unwrap_or_default())
+    }
+
     fn reads_only(&self, action: &Action) -> bool {
         action.method.reads_only() || self.traits_of(action).read_only
     }
 
-    /// Sends a permitted action to its server. Only here does anything leave the gateway.
+    /// Sends a permitted action to its server. Only here, and in `perform_model`, does an
+    /// action leave the gateway.
     async fn perform(
         &self,
         permit: &Permit,
-        meta: Option<Map<String, Value>>,
         cancel: CancellationToken,
         progress: mpsc::Sender<Value>,
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
-        let mut params = params(action);
-        if let (Some(meta), Some(params)) = (meta, params.as_object_mut()) {
-            params.insert("_meta".to_owned(), Value::Object(meta));
+        if let Some(inside) = self.upstreams.inside(&action.server) {
+            return self.perform_inside(permit, inside).await;
         }
         let request = Request {
             method: action.method.as_str().to_owned(),
-            params,
+            params: params(action),
             deadline: self.deadline(&action.server),
             cancel,
             progress: Some(progress),
@@ -689,6 +763,10 @@ impl Broker {
     /// credential and a changed tool are asked about each time.
     fn grant(&self, held: &Held) {
         let action = &held.action;
+        let hosted = hosted::is_hosted(action);
+        if hosted && !self.goes_on(action) {
+            return;
+        }
         let lifts = held.approved.gates.iter().copied();
         let grant = Grant {
             question: held.id.to_string(),
@@ -699,11 +777,19 @@ impl Broker {
             lifts: lifts
                 .filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites))
                 .collect(),
+            // A hosted run says itself when it is over.
             until: Timestamp::now()
                 .checked_add(RUN_LONGEST)
+                .ok()
+                .filter(|_| !hosted)
                 .unwrap_or(Timestamp::MAX),
         };
-        lock(&self.conversations.get(&action.conversation)).grant(grant);
+        let conversation = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&conversation);
+        if hosted {
+            conversation.hosted(&action.run, Timestamp::now());
+        }
+        conversation.grant(grant);
     }
 
     /// Begins an approved action, once; it runs whether or not somebody waits for it.
@@ -727,22 +813,20 @@ impl Broker {
     /// Decides the stored action again, and does it.
     async fn release(&self, held: &Held) -> Result<(), DecideError> {
         let void = async |why: String| {
-            self.approvals
-                .close(held, Outcome::Refused, Some(why.clone()))
-                .await;
             let text = format!(
                 "NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew."
             );
-            self.approvals.void(held, Answer::Refused(text)).await
+            self.approvals
+                .void(held, Outcome::Refused, why, Answer::Refused(text))
+                .await
         };
-        let token = held
-            .action
-            .conversation
-            .as_str()
-            .strip_prefix("token:")
-            .unwrap_or_default();
-        if !self.identity.not_revoked(token) {
-            return Ok(void("the credential it was asked with has been revoked".to_owned()).await?);
+        if !self.goes_on(&held.action) {
+            let why = if hosted::is_hosted(&held.action) {
+                "the task it was asked for is over"
+            } else {
+                "the credential it was asked with has been revoked"
+            };
+            return Ok(void(why.to_owned()).await?);
         }
         if !self.granted(&held.action) {
             return Ok(void("this group may no longer use its server".to_owned()).await?);
@@ -750,10 +834,8 @@ impl Broker {
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
             let (answer, outcome) = failure(&held.action.server, &error);
-            self.approvals
-                .close(held, outcome, Some(error.to_string()))
-                .await;
-            return Ok(self.approvals.void(held, answer).await?);
+            let why = error.to_string();
+            return Ok(self.approvals.void(held, outcome, why, answer).await?);
         }
         let mut action = held.action.clone();
         let listing = self.catalog.known(&action.server);
@@ -777,6 +859,7 @@ impl Broker {
                 .finish(held, Outcome::Refused, answer)
                 .await?);
         }
+        self.note_begun(permit.action());
         let (reports, mut progress) = mpsc::channel(64);
         let forward = held.progress.clone();
         let forwarding = self.tasks.spawn(async move {
@@ -786,7 +869,7 @@ impl Broker {
         });
         // Nobody's going away cancels what a person approved; stopping the gateway does.
         let (answer, outcome, detail) = self
-            .perform(&permit, None, self.stopping.child_token(), reports)
+            .perform(&permit, self.stopping.child_token(), reports)
             .await;
         let _ = forwarding.await;
         self.approvals.close(held, outcome, detail).await;
@@ -797,7 +880,9 @@ impl Broker {
     fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let facts = self.facts(action, &conversation, None);
+        let credentials = self.credentials(&action.args, action.meta.as_ref());
+        let traits = self.traits_of(&action);
+        let facts = self.facts(action, traits, credentials, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let labels = take_labels(&mut conversation, permit.action(), tool, &why);
@@ -811,20 +896,13 @@ impl Broker {
         match receipt {
             Receipt::Question(id) => self.approvals.delivered(id).await,
             Receipt::Flight(sameness, action) => {
-                let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-                // Not the one of a later, identical action: its answer is still owed.
-                if flights
-                    .get(sameness)
-                    .is_some_and(|one| one.action == *action)
-                {
-                    flights.remove(sameness);
-                }
+                self.flights.redeem(sameness, action);
             }
         }
     }
 
     /// After a start: what was being done when the gateway died is `unknown`, and is never done
-    /// again by itself; what was approved and not begun is done now.
+    /// again by itself; what was approved and not begun is done now. Returns what was closed.
     ///
     /// # Errors
     /// [`NoRecord`], if that cannot be recorded.
@@ -832,7 +910,8 @@ impl Broker {
         self: &Arc<Self>,
         running: Vec<(String, bool)>,
         approved: Vec<Arc<Held>>,
-    ) -> Result<(), NoRecord> {
+    ) -> Result<Vec<String>, NoRecord> {
+        let mut closed_now = Vec::new();
         for (id, doing) in running {
             let waits = !doing && self.approvals.waits(&id);
             if waits || approved.iter().any(|held| held.action.id.as_str() == id) {
@@ -855,13 +934,27 @@ impl Broker {
                 result: None,
             };
             self.audit
-                .write(Write::new(id, closed).opens(Opens::Ends))
+                .write(Write::new(id.clone(), closed).opens(Opens::Ends))
                 .await?;
+            closed_now.push(id);
         }
         for held in approved {
             self.run_approved(held);
         }
-        Ok(())
+        Ok(closed_now)
+    }
+}
+
+/// What people of a hosted run see of an action.
+fn item(record: &Write) -> Option<Item> {
+    match &record.event {
+        Event::Decided { facts, .. } => Item::of(&facts.action),
+        Event::Answered { .. }
+        | Event::Labelled { .. }
+        | Event::Released { .. }
+        | Event::Closed { .. }
+        | Event::Refused { .. }
+        | Event::Noted { .. } => None,
     }
 }
 
@@ -876,18 +969,14 @@ fn take_labels(
         tool,
         at: Timestamp::now(),
     };
-    let fresh: Vec<Label> = why
-        .adds
-        .iter()
-        .copied()
-        .filter(|label| !conversation.labels.has(*label))
-        .collect();
-    for label in &fresh {
-        conversation.labels.add(*label, &from);
-    }
-    fresh
-        .into_iter()
-        .map(|label| (action.conversation.clone(), label, from.clone()))
+    // Also those that are there already: the record of the action that brought one may come later
+    // than this one, or never.
+    let taken = why.adds.iter();
+    taken
+        .map(|label| {
+            conversation.labels.add(*label, &from);
+            (action.conversation.clone(), *label, from.clone())
+        })
         .collect()
 }
 
@@ -899,17 +988,24 @@ fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             Some(Digest::of(name.as_bytes()))
         }
+        // A model is offered by no server: `Broker::pass_to_model` is the way.
+        Method::Model => None,
     }
 }
 
 /// The request's parameters, made from the action alone.
 fn params(action: &Action) -> Value {
-    match action.method {
+    let mut params = match action.method {
         Method::Call | Method::Prompt => json!({ "name": action.name, "arguments": action.args }),
         Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
             action.args.clone()
         }
+        Method::Model => Value::Null,
+    };
+    if let (Some(meta), Some(params)) = (&action.meta, params.as_object_mut()) {
+        params.insert("_meta".to_owned(), Value::Object(meta.clone()));
     }
+    params
 }
 
 /// One text for what is not there, not granted and not to be known of.
@@ -919,6 +1015,7 @@ pub fn unknown(method: Method) -> Value {
         Method::Prompt => "prompt",
         Method::Read | Method::Subscribe | Method::Unsubscribe => "resource",
         Method::Complete => "reference",
+        Method::Model => "model",
     };
     json!({ "code": -32602, "message": format!("unknown {noun}") })
 }

@@ -1,5 +1,7 @@
 //! What the servers offer: kept raw, as they said it, and served while they are stopped.
 
+mod schema;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::Db;
 use crate::upstreams::{List, Reply, Request, UpstreamError, Upstreams};
+
+use schema::Schema;
 
 /// The most items of one list that are taken from a server; more is an error, not a cut.
 const MAX_ITEMS: usize = 10_000;
@@ -43,29 +47,15 @@ pub struct Tool {
     pub item: Item,
     /// The server's own hints about it.
     pub hints: Hints,
-    /// Checks arguments; `None` where the schema cannot be used.
-    validator: Option<jsonschema::Validator>,
+    /// Checks arguments; `None` where the server has to do so itself.
+    schema: Option<Schema>,
 }
 
 impl Tool {
     /// What is wrong with some arguments, in words for an agent.
     pub fn problems(&self, args: &Value) -> Vec<String> {
-        const SHOWN: usize = 5;
-        let Some(validator) = &self.validator else {
-            return Vec::new();
-        };
-        validator
-            .iter_errors(args)
-            .take(SHOWN)
-            .map(|error| {
-                let place = error.instance_path().to_string();
-                if place.is_empty() {
-                    error.to_string()
-                } else {
-                    format!("at {place}: {error}")
-                }
-            })
-            .collect()
+        let schema = self.schema.as_ref();
+        schema.map_or_else(Vec::new, |schema| schema.problems(args))
     }
 }
 
@@ -86,6 +76,8 @@ pub struct Listing {
     pub resources: Vec<Item>,
     /// Its resource templates.
     pub templates: Vec<Item>,
+    /// Tools that it lists more than once; only the first of each is taken.
+    pub doubled: BTreeSet<String>,
 }
 
 impl Listing {
@@ -120,17 +112,28 @@ impl From<Raw> for Listing {
                 .map(|(item, _)| item)
                 .collect()
         };
+        let mut room = schema::MOST_OF_ALL;
+        let (mut names, mut doubled) = (BTreeSet::new(), BTreeSet::new());
         let tools = raw
             .tools
             .into_iter()
             .filter_map(|one| item(&one, "name"))
-            .map(|(item, value)| tool(item, &value))
+            .filter(|(item, _)| {
+                // A second one is neither listed nor decided on: what is shown is what is called.
+                let first = names.insert(item.name.clone());
+                if !first {
+                    doubled.insert(item.name.clone());
+                }
+                first
+            })
+            .map(|(item, value)| tool(item, &value, &mut room))
             .collect();
         Self {
             capabilities: raw.capabilities,
             instructions: raw.instructions,
             server_info: raw.server_info,
             tools,
+            doubled,
             prompts: items(raw.prompts, "name"),
             resources: items(raw.resources, "uri"),
             templates: items(raw.templates, "uriTemplate"),
@@ -154,7 +157,7 @@ fn item(raw: &RawValue, key: &str) -> Option<(Item, Value)> {
     ))
 }
 
-fn tool(item: Item, value: &Value) -> Tool {
+fn tool(item: Item, value: &Value, room: &mut usize) -> Tool {
     let hint = |name: &str| {
         value
             .get("annotations")
@@ -167,8 +170,8 @@ fn tool(item: Item, value: &Value) -> Tool {
         open_world: hint("openWorldHint"),
         trusted: false,
     };
-    let validator = value.get("inputSchema").and_then(|schema| match jsonschema::validator_for(schema) {
-        Ok(validator) => Some(validator),
+    let schema = value.get("inputSchema").and_then(|schema| match Schema::read(schema, room) {
+        Ok(schema) => Some(schema),
         Err(error) => {
             tracing::warn!(tool.name = %item.name, "the schema of `{}` cannot be used: {error}", item.name);
             None
@@ -177,7 +180,7 @@ fn tool(item: Item, value: &Value) -> Tool {
     Tool {
         item,
         hints,
-        validator,
+        schema,
     }
 }
 

@@ -16,13 +16,15 @@ mod status;
 mod tokens;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Paths, env_var, may_listen};
+use crate::hosted::demo;
+use crate::text::chain;
 use crate::up::{self, UpOptions};
 
 use client::Client;
@@ -126,16 +128,6 @@ impl Failure {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -189,12 +181,13 @@ fn log(default: &str) {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let named = arguments.config.is_some();
     let paths = Paths::find(arguments.config, arguments.data)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let out = Output::new(arguments.json);
     let client = || Client::new(&paths, arguments.user.as_deref());
     match arguments.command {
-        Command::Up { listen } => start(paths, listen).await,
+        Command::Up { listen } => start(paths, named, listen).await,
         Command::Check => check::check(&paths, out),
         Command::Login => login::run(&client()?, out).await,
         Command::Token(command) => tokens::run(command, &client()?, out).await,
@@ -216,15 +209,26 @@ fn load(paths: &Paths) -> Result<Config, Failure> {
     Config::load(&paths.config).map_err(|problems| Failure::Usage(problems.to_string()))
 }
 
-async fn start(paths: Paths, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    let config = load(&paths)?;
+async fn start(paths: Paths, named: bool, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    // A path that was mistyped starts no demo.
+    let demo = !named && is_absent(&paths.config);
+    let config = if demo {
+        demo::config(&paths.config).map_err(|problems| Failure::Failed(problems.to_string()))?
+    } else {
+        load(&paths)?
+    };
     may_listen(listen.unwrap_or(config.listen), config.behind_proxy).map_err(Failure::Usage)?;
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    up::run(paths, config, UpOptions { listen })
+    up::run(paths, config, UpOptions { listen, demo })
         .await
         .map_err(|error| Failure::of(&error))
+}
+
+/// Whether there is surely nothing: what cannot be looked at is no reason to go on without it.
+fn is_absent(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! Pure but for [`Config::load`], and the only module that reads the environment. Nothing is ever
 //! read from the current directory, and a file that others can write is refused.
 
+mod bundled;
 mod guard;
+mod models;
 mod people;
 mod problem;
 mod read;
@@ -18,10 +20,12 @@ use std::str::FromStr;
 
 use policy::action::Digest;
 use policy::decision::Policy;
-use policy::ids::{GroupName, ServerName, UserName};
+use policy::ids::{GroupName, ModelName, ServerName, UserName};
 use toml::de::DeTable;
 
-pub use people::{Approvals, Group, Role, User};
+pub use bundled::Bundled;
+pub use models::{Api, Model, ModelRef, is_model};
+pub use people::{Agent, Approvals, Group, Role, User};
 pub use problem::{Problem, Problems};
 pub use server::{Server, Tool, Transport};
 pub use values::{DURATION, duration, may_listen};
@@ -98,6 +102,12 @@ pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Where this binary lies, and the programs that come with it.
+pub fn beside_us() -> Option<PathBuf> {
+    let ours = std::env::current_exe().ok()?;
+    ours.parent().map(Path::to_path_buf)
+}
+
 /// Everything a person configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -113,6 +123,8 @@ pub struct Config {
     pub max_message: usize,
     /// The MCP servers.
     pub servers: BTreeMap<ServerName, Server>,
+    /// The providers of models.
+    pub models: BTreeMap<ModelName, Model>,
     /// The groups.
     pub groups: BTreeMap<GroupName, Group>,
     /// The people; `local`, an owner, where none is configured.
@@ -177,6 +189,7 @@ impl Config {
             max_body: 4 * MIB,
             max_message: 16 * MIB,
             servers: BTreeMap::new(),
+            models: BTreeMap::new(),
             groups: BTreeMap::new(),
             users: local(),
             approvals: Approvals::default(),
@@ -230,6 +243,9 @@ fn sections(root: &Table<'_>) -> Config {
     let server_names = names::<ServerName>(servers.as_ref());
     let group_names = names::<GroupName>(groups.as_ref());
     let mut user_names = names::<UserName>(users.as_ref());
+    let models = named("models");
+    let model_names = names::<ModelName>(models.as_ref());
+    config.models = models::all(models.as_ref());
 
     for item in servers.iter().flat_map(Table::entries) {
         let name = item.parsed_name::<ServerName>();
@@ -253,9 +269,15 @@ fn sections(root: &Table<'_>) -> Config {
     }
     for item in groups.iter().flat_map(Table::entries) {
         let name = item.parsed_name::<GroupName>();
-        let group = item
-            .table()
-            .map(|table| people::group(&table, &server_names, &config.servers, &user_names));
+        let group = item.table().map(|table| {
+            people::group(
+                &table,
+                &server_names,
+                &config.servers,
+                &user_names,
+                &model_names,
+            )
+        });
         if let (Some(name), Some(group)) = (name, group) {
             config.groups.insert(name, group);
         }
@@ -264,12 +286,10 @@ fn sections(root: &Table<'_>) -> Config {
         config.approvals = people::approvals(&table);
     }
     if let Some(item) = root.get("rules") {
-        config.policy.rules = rules::read(&item, &server_names, &group_names);
+        let models = model_names.iter().map(|name| format!("model:{name}"));
+        let targets: Vec<String> = server_names.iter().cloned().chain(models).collect();
+        config.policy.rules = rules::read(&item, &targets, &group_names);
     }
-    root.later(
-        "models",
-        "connect an agent that has its own model, with `portcullis token issue`",
-    );
     root.later(
         "channels",
         "answer questions with `portcullis approve` and `portcullis deny`",

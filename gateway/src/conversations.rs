@@ -8,6 +8,7 @@ use policy::decision::Grant;
 use policy::ids::{ConversationId, RunId};
 use policy::label::Labels;
 
+use crate::identity::Principal;
 use crate::keys::short_id;
 
 /// A run ends after this long without a call.
@@ -33,8 +34,35 @@ struct Run {
 }
 
 impl Conversation {
-    /// The run that a call at this time belongs to; a new one where the last has ended.
-    pub fn run(&mut self, now: Timestamp) -> RunId {
+    /// The run that a call at this time belongs to. A hosted call says which; outside it is a new one
+    /// where the last has ended.
+    pub fn run_of(&mut self, principal: &Principal, now: Timestamp) -> RunId {
+        match principal.run() {
+            None => self.run(now),
+            Some(run) => {
+                self.hosted(run, now);
+                run.clone()
+            }
+        }
+    }
+
+    /// A hosted run is the present one.
+    pub fn hosted(&mut self, run: &RunId, now: Timestamp) {
+        if self.run.as_ref().is_none_or(|present| present.id != *run) {
+            self.begin(run.clone(), now);
+        }
+    }
+
+    fn begin(&mut self, id: RunId, now: Timestamp) {
+        self.grants.clear();
+        self.run = Some(Run {
+            id,
+            began: now,
+            last: now,
+        });
+    }
+
+    fn run(&mut self, now: Timestamp) -> RunId {
         if let Some(run) = &mut self.run {
             // A clock that jumped back ends no run, and prolongs none.
             if now.duration_since(run.last) < RUN_IDLE
@@ -44,13 +72,8 @@ impl Conversation {
                 return run.id.clone();
             }
         }
-        self.grants.clear();
         let id = RunId::new(format!("run_{}", short_id(12)));
-        self.run = Some(Run {
-            id: id.clone(),
-            began: now,
-            last: now,
-        });
+        self.begin(id.clone(), now);
         id
     }
 

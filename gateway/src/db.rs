@@ -9,6 +9,7 @@ pub mod chain;
 mod migrations;
 pub mod sessions;
 pub mod tokens;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -79,6 +80,16 @@ impl Db {
     /// The tables of channels.
     pub fn channels(&self) -> channels::db::Db {
         channels::db::Db::new(self.conn.clone())
+    }
+
+    /// The tables of groups.
+    pub fn groups(&self) -> groups::db::Db {
+        groups::db::Db::new(self.conn.clone())
+    }
+
+    /// The notes of groups.
+    pub fn notes(&self) -> groups::notes::Notes {
+        groups::notes::Notes::new(self.conn.clone())
     }
 
     /// Waits for what is being written, and closes.

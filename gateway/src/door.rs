@@ -10,12 +10,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures::StreamExt as _;
 
 use crate::api::{self, Api};
 use crate::broker::Broker;
 use crate::console;
+use crate::hosted;
 use crate::identity::Principal;
 use crate::mcp::{self, Mcp};
+use crate::models;
 
 /// What the door knows.
 #[derive(Debug)]
@@ -90,8 +93,10 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, people: Arc<Api>, door: Door)
         .route("/mcp", endpoint())
         .route("/mcp/{server}", endpoint())
         .with_state(mcp)
+        .merge(hosted::router(broker, people.groups.clone()))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .merge(models::router(broker.clone()))
         .layer(from_fn_with_state(door.clone(), credential));
     // People have no bearer token: whoever brings one here is an agent.
     let people_only = api::network(people.clone())
@@ -111,7 +116,14 @@ async fn ready(State(broker): State<Arc<Broker>>) -> Response {
     if broker.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    "ready\n".into_response()
+    match broker.audit.waiting() {
+        0 => "ready\n".into_response(),
+        waiting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the log cannot be written: {waiting} records wait\n"),
+        )
+            .into_response(),
+    }
 }
 
 /// Refuses every host that is not ours (DNS rebinding) and every foreign origin, on every route.
@@ -138,21 +150,41 @@ async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next)
     response
 }
 
+/// The one token that a request carries. Where SDKs of model providers call, it may stand where they
+/// put a key, too; twice, it is the same.
+fn token(headers: &HeaderMap, to_model: bool) -> Option<&str> {
+    let one = |name: &str| {
+        let mut all = headers.get_all(name).iter();
+        match (all.next(), all.next()) {
+            (Some(one), None) => Some(one.to_str().ok()),
+            (None, _) => None,
+            (Some(_), Some(_)) => Some(None),
+        }
+    };
+    let bearer = one("authorization").map(|header| {
+        let (scheme, token) = header?.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then_some(token.trim())
+    });
+    let key = if to_model { one("x-api-key") } else { None };
+    match (bearer, key) {
+        (Some(bearer), Some(key)) => bearer.filter(|bearer| key == Some(bearer)),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => None,
+    }
+}
+
 /// Whose token a request carries.
 #[expect(clippy::result_large_err, reason = "it is the answer, made once")]
-fn bearer(door: &Door, headers: &HeaderMap) -> Result<Principal, Response> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let token = match (given.next(), given.next()) {
-        (Some(one), None) => one.to_str().ok().and_then(|one| {
-            let (scheme, token) = one.split_once(' ')?;
-            scheme
-                .eq_ignore_ascii_case("bearer")
-                .then_some(token.trim())
-        }),
-        _ => None,
-    };
+fn bearer(door: &Door, headers: &HeaderMap, to_model: bool) -> Result<Principal, Response> {
+    let token = token(headers, to_model);
     let Some(Ok(principal)) = token.map(|token| door.broker.identity.check(token)) else {
-        let mut response = Response::new(Body::from("unauthorized\n"));
+        let mut response = if to_model {
+            models::unauthorized()
+        } else {
+            Response::new(Body::from("unauthorized\n"))
+        };
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         let challenge = if token.is_some() {
             r#"Bearer realm="portcullis", error="invalid_token""#
@@ -170,7 +202,8 @@ fn bearer(door: &Door, headers: &HeaderMap) -> Result<Principal, Response> {
 
 /// Lets in who has a good token, with who that is.
 async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let principal = match bearer(&door, request.headers()) {
+    let to_model = request.uri().path().starts_with(models::PREFIX);
+    let principal = match bearer(&door, request.headers(), to_model) {
         Ok(principal) => principal,
         Err(unauthorized) => return unauthorized,
     };
@@ -179,11 +212,29 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > door.broker.config.max_body as u64) {
+    let most = if to_model {
+        models::MAX_BODY
+    } else {
+        door.broker.config.max_body
+    };
+    if length.is_some_and(|length| length > most as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
+    let revoked = door.broker.identity.revocation(&principal);
     request.extensions_mut().insert(principal);
-    next.run(request).await
+    let response = tokio::select! {
+        response = next.run(request) => response,
+        () = revoked.cancelled() => return StatusCode::UNAUTHORIZED.into_response(),
+    };
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind != "text/event-stream") {
+        return response;
+    }
+    // A stream ends with its token.
+    response.map(|body| {
+        let events = body.into_data_stream();
+        Body::from_stream(events.take_until(revoked.cancelled_owned()))
+    })
 }
 
 /// People's routes, asked for with an agent's token: no, and it is in the log.
@@ -191,7 +242,7 @@ async fn no_agent(State(door): State<Arc<Door>>, request: Request, next: Next) -
     if !request.headers().contains_key(header::AUTHORIZATION) {
         return next.run(request).await;
     }
-    match bearer(&door, request.headers()) {
+    match bearer(&door, request.headers(), false) {
         Ok(principal) => {
             api::refused(&door.broker, principal.label(), api::attempt(&request)).await;
             StatusCode::FORBIDDEN.into_response()

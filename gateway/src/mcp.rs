@@ -20,12 +20,13 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Broker;
 use crate::catalog::Change;
-use crate::identity::Principal;
+use crate::identity::{Credential, Principal};
 use crate::upstreams::List;
 
 use session::{Session, Sessions};
@@ -38,6 +39,8 @@ const PLAIN: Duration = Duration::from_millis(400);
 
 /// The most requests of one token that are under way, held ones too; past that, one is refused.
 const UNDER_WAY: usize = 256;
+/// The most KiB of these together; one alone may always be as long as a body.
+const UNDER_WAY_KIB: usize = 64 * 1024;
 
 /// The endpoint's state.
 #[derive(Debug)]
@@ -45,7 +48,14 @@ pub struct Mcp {
     broker: Arc<Broker>,
     sessions: Sessions,
     listeners: Mutex<Vec<Listener>>,
-    under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
+    under_way: Mutex<HashMap<String, UnderWay>>,
+}
+
+/// Room for the requests of one token.
+#[derive(Debug)]
+struct UnderWay {
+    requests: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
 }
 
 /// A `subscriptions/listen` stream (2026-07-28).
@@ -119,15 +129,27 @@ impl Mcp {
 
     /// Room for one more request of a token: what it holds outlives its connection, so the number
     /// of connections is no limit.
-    fn room(&self, principal: &Principal) -> Option<OwnedSemaphorePermit> {
+    fn room(&self, principal: &Principal, bytes: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+        let longest = self
+            .broker
+            .config
+            .max_body
+            .div_ceil(1024)
+            .max(UNDER_WAY_KIB);
+        let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
         let mut all = self
             .under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let room = all
-            .entry(principal.token.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(UNDER_WAY)));
-        room.clone().try_acquire_owned().ok()
+        // Runs come and go; what nobody holds anything of is forgotten.
+        all.retain(|_, room| room.requests.available_permits() < UNDER_WAY);
+        let room = all.entry(principal.key()).or_insert_with(|| UnderWay {
+            requests: Arc::new(Semaphore::new(UNDER_WAY)),
+            kib: Arc::new(Semaphore::new(longest.min(Semaphore::MAX_PERMITS))),
+        });
+        let request = room.requests.clone().try_acquire_owned().ok()?;
+        let kib = room.kib.clone().try_acquire_many_owned(kib).ok()?;
+        Some([request, kib])
     }
 
     fn granted(&self, principal: &Principal, scope: Option<&str>, server: &str) -> bool {
@@ -232,14 +254,15 @@ pub async fn post(
     let Ok(value) = serde_json::from_slice::<Value>(&body) else {
         return Problem::bad(-32700, "the body is not JSON").respond(&Value::Null);
     };
+    let bytes = body.len();
     drop(body);
     match value {
-        Value::Array(batch) => post_batch(&mcp, principal, scope, &headers, batch).await,
+        Value::Array(batch) => post_batch(&mcp, principal, scope, &headers, batch, bytes).await,
         one @ (Value::Null
         | Value::Bool(_)
         | Value::Number(_)
         | Value::String(_)
-        | Value::Object(_)) => post_one(&mcp, principal, scope, &headers, one).await,
+        | Value::Object(_)) => post_one(&mcp, principal, scope, &headers, one, bytes).await,
     }
 }
 
@@ -249,6 +272,7 @@ async fn post_one(
     scope: Option<String>,
     headers: &HeaderMap,
     one: Value,
+    bytes: usize,
 ) -> Response {
     let message = match wire::message(one) {
         Ok(message) => message,
@@ -272,7 +296,7 @@ async fn post_one(
     };
     match message {
         Message::Request { id, method, params } => {
-            request(mcp, caller, headers, id, method, params).await
+            request(mcp, caller, headers, (id, method, params), bytes).await
         }
         Message::Notification { method, params } => {
             notification(&caller, &method, &params);
@@ -289,6 +313,7 @@ async fn post_batch(
     scope: Option<String>,
     headers: &HeaderMap,
     batch: Vec<Value>,
+    bytes: usize,
 ) -> Response {
     const MOST: usize = 100;
     let session = headers.get(SESSION).and_then(|id| id.to_str().ok());
@@ -309,6 +334,7 @@ async fn post_batch(
         scope,
         session: Some(session),
     };
+    let bytes = bytes.div_ceil(batch.len());
     let mut answers = Vec::new();
     let mut guards = Vec::new();
     for one in batch {
@@ -319,7 +345,7 @@ async fn post_batch(
                 answers.push(Err(wire::answer(&id, "error", &error.to_string())));
             }
             Ok(Message::Request { id, method, params }) => {
-                let guard = begin(mcp, &caller, &id, method, params);
+                let guard = begin(mcp, &caller, &id, method, params, bytes);
                 answers.push(Ok(guard.log()));
                 guards.push(guard);
             }
@@ -529,9 +555,8 @@ async fn request(
     mcp: &Arc<Mcp>,
     caller: Caller,
     headers: &HeaderMap,
-    id: Value,
-    method: String,
-    params: Map<String, Value>,
+    (id, method, params): (Value, String, Map<String, Value>),
+    bytes: usize,
 ) -> Response {
     let (plain, streamed) = (
         accepts(headers, "application/json"),
@@ -562,7 +587,7 @@ async fn request(
             ids: true,
         },
     );
-    let guard = begin(mcp, &caller, &id, method, params);
+    let guard = begin(mcp, &caller, &id, method, params, bytes);
     let log = guard.log();
     let answer = tokio::select! {
         () = log.begun() => log.only_answer(),
@@ -573,7 +598,9 @@ async fn request(
             StatusCode::OK,
             Body::from_stream(Follow::json(guard, answer)),
         ),
-        Some(_) | None if streamed => event_stream(Follow::events(guard, 0, style)),
+        Some(_) | None if streamed => {
+            event_stream(mcp, &caller.principal, Follow::events(guard, 0, style))
+        }
         Some(_) | None => {
             log.finished().await;
             match log.answer() {
@@ -594,30 +621,61 @@ fn begin(
     id: &Value,
     method: String,
     params: Map<String, Value>,
+    bytes: usize,
 ) -> Guard {
     let log = match &caller.session {
         Some(session) => session.open_log(id),
         None => Log::new(String::new()),
     };
-    // From the start, so that nobody takes the caller for gone.
-    let guard = Guard::new(log.clone(), mcp.broker.clone(), caller.modern());
-    let Some(room) = mcp.room(&caller.principal) else {
-        let text = format!("{UNDER_WAY} requests are under way; wait for their answers");
+    // From the start, so that nobody takes the caller for gone. A hosted agent that goes comes back,
+    // or its run is over, which ends what it asked for.
+    let cancels = caller.modern() && caller.principal.run().is_none();
+    let guard = Guard::new(log.clone(), mcp.broker.clone(), cancels);
+    let Some(room) = mcp.room(&caller.principal, bytes) else {
+        let text = format!(
+            "{UNDER_WAY} requests, or {} MiB of them, are under way; wait for their answers",
+            UNDER_WAY_KIB / 1024
+        );
         let error = json!({ "code": -32000, "message": text });
         log.end(Some(wire::answer(id, "error", &error.to_string())), None);
         return guard;
     };
     let (mcp, caller, id, ours) = (mcp.clone(), caller.clone(), id.clone(), log.clone());
     let broker = mcp.broker.clone();
+    let over = caller
+        .principal
+        .run()
+        .map(|run| broker.identity.runs.until_over(run));
     broker.tasks.spawn(async move {
-        Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours)).await;
+        let mut answering = Box::pin(call::answer(&mcp, &caller, id, &method, params, &ours));
+        let over = async {
+            match over {
+                Some(over) => over.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut answering => {}
+            () = over => {
+                ours.cancel.cancel();
+                answering.await;
+            }
+        }
         drop(room);
     });
     guard
 }
 
-fn event_stream(follow: Follow) -> Response {
-    let mut response = Response::new(Body::from_stream(follow));
+/// A log as a stream. That of a hosted run ends when its process may not speak any more.
+fn event_stream(mcp: &Mcp, principal: &Principal, follow: Follow) -> Response {
+    let body = match &principal.by {
+        Credential::Token { .. } => Body::from_stream(follow),
+        Credential::Run { run, launch, .. } => {
+            let speaks = mcp.broker.identity.runs.speaks(run, *launch);
+            Body::from_stream(follow.take_until(speaks.cancelled_owned()))
+        }
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -660,13 +718,10 @@ pub async fn get(
             Some(found) => found,
             None => return StatusCode::NOT_FOUND.into_response(),
         },
-        None => (session.own.clone(), 0),
+        None => (session.own.clone(), session.own.sent()),
     };
-    event_stream(Follow::events(
-        Guard::new(log, mcp.broker.clone(), false),
-        seen,
-        style,
-    ))
+    let guard = Guard::new(log, mcp.broker.clone(), false);
+    event_stream(&mcp, &principal, Follow::events(guard, seen, style))
 }
 
 /// `DELETE` on an endpoint: the session ends; a question it asked does not.

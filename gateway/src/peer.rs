@@ -46,11 +46,11 @@ impl Peer {
             if supervisors.contains(&pid) {
                 return Err("a process that portcullis started does not speak for its owner");
             }
-            // A process in another namespace is 0, like the parent of the first.
             match parent(pid) {
-                Some(0) if pid == self.pid && pid != 1 => {
-                    return Err("the process is not of this system");
-                }
+                // The first process, or one that was put into our process namespace from outside,
+                // as a container engine's `exec` does. Nothing that descends from us is either: we
+                // are its parent at the latest. A peer outside our namespace is 0 itself, and has
+                // no parent that could be read.
                 Some(0) => return Ok(()),
                 Some(above) => pid = above,
                 None => break,

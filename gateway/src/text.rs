@@ -20,6 +20,17 @@ pub fn prose(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t' | '\u{200d}' | '\u{fe0f}'))
 }
 
+/// An error and everything that led to it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
 fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
     text.chars()
         .fold(String::with_capacity(text.len()), |mut out, c| {

@@ -1,8 +1,10 @@
 //! Runs the gateway: opens everything in order, says `ready`, and closes in the reverse order.
 
+mod ready;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -11,36 +13,49 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use channels::web::Web;
+use groups::Groups;
 use policy::action::{Digest, hex};
+use policy::record::Event::Noted;
+use runtimes::bundled::NotThere;
+use runtimes::child::ChildProcesses;
+use runtimes::house::{House, Plan};
+use runtimes::runtime::Runtime;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
-use crate::approvals::Approvals;
-use crate::audit::Audit;
+use crate::approvals::{Approvals, Held};
+use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
-use crate::config::{self, Config, Paths};
+use crate::config::{self, Bundled, Config, Paths};
 use crate::console::sessions::Sessions;
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
+use crate::hosted::{self, Hosted};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
 use crate::mcp::Mcp;
+use crate::models::Models;
+use crate::orphans::{self, Reaper};
 use crate::peer::Peer;
 use crate::secrets::Secret;
-use crate::upstreams::{Event, Homes, Spec, Transport, Upstreams};
+use crate::upstreams::in_process::InProcess;
+use crate::upstreams::{Event, Spec, Transport, Upstreams};
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
 pub struct UpOptions {
     /// Listen here instead.
     pub listen: Option<SocketAddr>,
+    /// There is no configuration: this is the demo.
+    pub demo: bool,
 }
 
 /// Why it could not run.
@@ -74,6 +89,12 @@ pub enum UpError {
     /// The database cannot be opened.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// This machine cannot speak to providers of models.
+    #[error("{0}")]
+    Models(String),
+    /// What the groups left cannot be read.
+    #[error(transparent)]
+    Groups(#[from] groups::db::DbError),
     /// The log cannot be written.
     #[error(transparent)]
     Record(#[from] crate::audit::NoRecord),
@@ -111,6 +132,8 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
 
+    // Before anything is started: whatever descends from us stays known as such.
+    orphans::adopt().map_err(system("the processes that lose their parent"))?;
     // Everything we make is ours alone; servers get an ordinary mask back.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // One TLS library for all that speaks TLS here; a second install is the same one.
@@ -120,14 +143,25 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         broker,
         db,
         writer,
+        shower,
+        approved,
+        house,
         changes,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
+    let agents: Arc<dyn Runtime> = Arc::new(ChildProcesses::new(house));
+    let groups = hosted::open(&broker, &db, agents.clone(), listen).await?;
+    take_up(&broker, &db, approved).await?;
+    if options.demo
+        && let Err(error) = hosted::demo::seed(&db, &paths.data).await
+    {
+        tracing::warn!("the notes of the demo are not there: {error}");
+    }
     let upstreams = broker.upstreams.clone();
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
-    let api = people(&broker, &db, changes, listen);
+    let api = people(&broker, &db, groups.clone(), changes, listen);
     let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data {
         path: paths.socket(),
         source,
@@ -148,16 +182,18 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     });
     let network = axum::serve(tcp, door::router(&broker, mcp, api.clone(), door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let link = console_link(&api).await;
     let owner = axum::serve(
         socket,
-        api::socket(api.clone()).into_make_service_with_connect_info::<Peer>(),
+        api::socket(api).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let (network, owner) = (
         tokio::spawn(network.into_future()),
         tokio::spawn(owner.into_future()),
     );
-    say_ready(&broker, &url, console_link(&api).await.as_deref());
+    groups.start().await;
+    ready::say(&broker.config, &paths, &options, &url, link.as_deref());
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -168,8 +204,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     broker.tasks.close();
     // A second signal ends the waiting.
     let drained = async {
-        broker.tasks.wait().await;
-        let _ = tokio::join!(network, owner);
+        let _ = tokio::join!(agents.shutdown(), broker.tasks.wait(), network, owner);
     };
     tokio::select! {
         () = drained => {}
@@ -177,11 +212,13 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    upstreams.shutdown().await;
+    tokio::join!(agents.shutdown(), upstreams.shutdown());
+    drop(groups);
     let _ = std::fs::remove_file(paths.socket());
     drop(broker);
     // The writer ends when the last sender is gone; tasks that did not end in time keep theirs.
-    let _ = tokio::time::timeout(Duration::from_secs(5), writer).await;
+    let ends = async { tokio::join!(shower, writer) };
+    let _ = tokio::time::timeout(Duration::from_secs(5), ends).await;
     db.close().await;
     Ok(())
 }
@@ -190,12 +227,15 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 struct Opened {
     broker: Arc<Broker>,
     db: Db,
-    writer: tokio::task::JoinHandle<()>,
+    writer: JoinHandle<()>,
+    shower: JoinHandle<()>,
+    approved: Vec<Arc<Held>>,
+    house: Arc<House>,
     changes: Arc<api::events::Changes>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
 
-/// Opens the parts in order, and takes up what was left.
+/// Opens the parts in order.
 async fn open(
     paths: &Paths,
     config: Config,
@@ -204,9 +244,24 @@ async fn open(
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    if db.chain_is_missing().await? {
+        let what = "the log was found empty, though there were tokens, questions or labels: what it held is gone";
+        tracing::error!("{what}");
+        let noted = Noted {
+            by: "portcullis".to_owned(),
+            what: what.to_owned(),
+        };
+        audit.write(Write::new("note_empty_log", noted)).await?;
+    }
+    let (hosted, shower) = Hosted::start(Web::new(db.channels()));
     let config = Arc::new(config);
     let (events, heard) = mpsc::unbounded_channel();
-    let upstreams = Upstreams::new(specs(&config), homes(paths), events);
+    let plan = plan(paths);
+    for missing in missing(&config, &plan) {
+        tracing::warn!("{missing}");
+    }
+    let house = House::new(plan);
+    let upstreams = Upstreams::new(specs(&config), inside(&config, &db), house.clone(), events);
     let identities = config
         .servers
         .iter()
@@ -220,29 +275,42 @@ async fn open(
         audit.clone(),
         config.approvals.expire,
         config.approvals.max_open,
-        vec![changes.clone()],
+        vec![hosted.clone(), changes.clone()],
     )
     .await?;
+    let models = Models::new(&config, db.clone()).map_err(UpError::Models)?;
     let broker = Broker::new(Parts {
         catalog,
         upstreams,
+        models: Arc::new(models),
         approvals,
         audit,
         conversations: Conversations::with_labels(db.labels().await?),
         identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
         keys,
+        hosted,
         known_secrets: known_secrets(&config).await,
         stopping,
         config,
     });
-    broker.recover(db.running().await?, approved).await?;
     Ok(Opened {
         broker,
         db,
         writer,
+        shower,
+        approved,
+        house,
         changes,
         heard,
     })
+}
+
+/// Takes up what was left when the gateway ended.
+async fn take_up(broker: &Arc<Broker>, db: &Db, approved: Vec<Arc<Held>>) -> Result<(), UpError> {
+    broker.withdraw_orphans().await;
+    let closed = broker.recover(db.running().await?, approved).await?;
+    broker.put_items_right(db, closed).await;
+    Ok(())
 }
 
 fn lock(data: &Path) -> Result<File, UpError> {
@@ -278,27 +346,46 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 fn specs(config: &Config) -> Vec<Spec> {
     let transport = |server: &config::Server| match server.transport.clone() {
+        config::Transport::Bundled(_) => None,
         config::Transport::Stdio {
             command,
             args,
             env,
             cwd,
-        } => Transport::Stdio {
+        } => Some(Transport::Stdio {
             command,
             args,
             env,
             cwd,
-        },
-        config::Transport::Http { url, headers } => Transport::Http { url, headers },
+        }),
+        config::Transport::Http { url, headers } => Some(Transport::Http { url, headers }),
     };
     let servers = config.servers.iter();
     servers
-        .map(|(name, server)| Spec {
-            name: name.to_string(),
-            transport: transport(server),
-            idle_timeout: server.idle_timeout,
-            start_timeout: server.start_timeout,
-            max_message: config.max_message,
+        .filter_map(|(name, server)| {
+            Some(Spec {
+                name: name.to_string(),
+                transport: transport(server)?,
+                idle_timeout: server.idle_timeout,
+                start_timeout: server.start_timeout,
+                max_message: config.max_message,
+            })
+        })
+        .collect()
+}
+
+/// The servers inside the gateway.
+fn inside(config: &Config, db: &Db) -> BTreeMap<String, Arc<dyn InProcess>> {
+    let servers = config.servers.iter();
+    servers
+        .filter_map(|(name, server)| {
+            let inside: Arc<dyn InProcess> = match server.transport {
+                config::Transport::Bundled(Bundled::Notes) => {
+                    Arc::new(notes::Server::new(db.notes()))
+                }
+                config::Transport::Stdio { .. } | config::Transport::Http { .. } => return None,
+            };
+            Some((name.to_string(), inside))
         })
         .collect()
 }
@@ -328,12 +415,16 @@ fn identity(server: &config::Server) -> Digest {
         config::Transport::Http { url, headers } => {
             json!({ "url": url, "headers": sources(headers) })
         }
+        // Another version's tools are not what this one offers.
+        config::Transport::Bundled(bundled @ Bundled::Notes) => {
+            json!({ "bundled": bundled.as_str(), "tools": notes::Server::tools() })
+        }
     })
 }
 
-/// Homes of servers lie beside the data directory's tree, not in it: as root every server is another
+/// Homes of programs lie beside the data directory's tree, not in it: as root every program is another
 /// user, and none of them may enter that.
-fn homes(paths: &Paths) -> Homes {
+fn plan(paths: &Paths) -> Plan {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let data = real(&paths.data);
     let root = if rustix::process::geteuid().is_root() {
@@ -347,12 +438,32 @@ fn homes(paths: &Paths) -> Homes {
         data.join("homes")
     };
     let config = paths.config.parent().map(real);
-    Homes {
+    Plan {
         root,
         protected: std::iter::once(data)
             .chain(config.filter(|config| config.parent().is_some()))
             .collect(),
+        // This very binary, even if the file was replaced since.
+        supervisor: PathBuf::from("/proc/self/exe"),
+        path: config::env_var("PATH"),
+        bundled: config::beside_us(),
     }
+}
+
+/// The programs that come with the gateway, are configured, and are not there.
+fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
+    let commands = config
+        .servers
+        .values()
+        .filter_map(|server| match &server.transport {
+            config::Transport::Stdio { command, .. } => Some(command.as_str()),
+            config::Transport::Http { .. } | config::Transport::Bundled(_) => None,
+        });
+    let hosted = config.groups.values().any(|group| group.model.is_some());
+    commands
+        .chain(hosted.then_some(hosted::PROGRAM))
+        .filter_map(|command| plan.bundled(command.as_ref()).err())
+        .collect()
 }
 
 /// The secrets that can be known at the start, to be found in arguments and masked in the log. Plain
@@ -363,6 +474,7 @@ async fn known_secrets(config: &Config) -> Vec<String> {
         let all = match &server.transport {
             config::Transport::Stdio { env, .. } => env,
             config::Transport::Http { headers, .. } => headers,
+            config::Transport::Bundled(_) => continue,
         };
         for secret in all.values() {
             match secret {
@@ -376,16 +488,29 @@ async fn known_secrets(config: &Config) -> Vec<String> {
             }
         }
     }
+    for model in config.models.values() {
+        // A key is one, however it is written.
+        if let config::Api::Anthropic { key, .. } = &model.api {
+            match key.resolve().await {
+                Ok(value) => known.push(value.expose_secret().to_owned()),
+                Err(error) => tracing::warn!("the key of a model is not there yet: {error}"),
+            }
+        }
+    }
     known
 }
 
-/// Settles what expires, until the gateway stops.
+/// Settles what expires and lets orphans go that have ended, until the gateway stops.
 async fn tick(broker: Arc<Broker>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
+    let mut reaper = Reaper::default();
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
-            _ = every.tick() => broker.approvals.tick(jiff::Timestamp::now()).await,
+            _ = every.tick() => {
+                broker.approvals.tick(jiff::Timestamp::now()).await;
+                reaper.look(&broker.upstreams.supervisors(), Instant::now());
+            }
         }
     }
 }
@@ -430,22 +555,21 @@ async fn hear(
 fn people(
     broker: &Arc<Broker>,
     db: &Db,
+    groups: Arc<Groups>,
     changes: Arc<api::events::Changes>,
     listen: SocketAddr,
 ) -> Arc<Api> {
+    let config = &broker.config;
+    let url = config.public_url.clone();
     Arc::new(Api {
         broker: broker.clone(),
         db: db.clone(),
-        web: Web::new(db.channels()),
-        sessions: Sessions::new(db.clone(), broker.config.clone(), listen.port()),
-        runs: Arc::new(api::Nobody),
+        web: broker.hosted.web.clone(),
+        sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
+        groups,
         changes,
         servers: broadcast::Sender::new(64),
-        url: broker
-            .config
-            .public_url
-            .clone()
-            .unwrap_or_else(|| reachable(listen)),
+        url: url.unwrap_or_else(|| reachable(listen)),
         since: Instant::now(),
     })
 }
@@ -465,39 +589,5 @@ fn reachable(listen: SocketAddr) -> String {
         format!("http://localhost:{}", listen.port())
     } else {
         format!("http://{listen}")
-    }
-}
-
-fn say_ready(broker: &Broker, url: &str, link: Option<&str>) {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    let config = &broker.config;
-    if config.groups.is_empty() {
-        text += "There is no group yet, so no agent can connect: write one in the configuration.\n";
-    }
-    for group in config.groups.keys().take(1) {
-        let _ = write!(
-            text,
-            "Connect Claude Code to group `{group}`:\n  claude mcp add --transport http portcullis {url}/mcp \\\n    \
-             --header \"Authorization: Bearer $(portcullis token issue --group {group})\"\n"
-        );
-    }
-    if config.approvals.cli {
-        text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";
-    }
-    if let Some(link) = link {
-        let _ = writeln!(
-            text,
-            "Open the console, once and within 10 minutes:\n  {link}"
-        );
-    }
-    let _ = writeln!(text, "ready {url}");
-    let mut out = io::stdout().lock();
-    if out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
-        tracing::debug!("nobody reads the start-up output");
     }
 }

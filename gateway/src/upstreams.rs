@@ -6,11 +6,12 @@
 //! a server says is lost. It decides nothing; whoever calls it already holds a permit.
 //!
 //! Reading order: this file, `server` (start, stop, back-off), `link` (one living connection and
-//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports),
-//! `home` (under which uid and directory a server lives).
+//! its greeting), `inbox` (who waits for what), `stdio` and `http` (the two transports), `in_process`
+//! (servers inside the gateway). Under which uid and directory a server lives is
+//! [`runtimes::house`].
 
-mod home;
 mod http;
+pub mod in_process;
 mod inbox;
 mod link;
 mod message;
@@ -19,7 +20,7 @@ mod sse;
 mod stdio;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,13 +29,14 @@ use std::{
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use runtimes::house::House;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::secrets::Secret;
-use home::House;
+use in_process::{InProcess, Inside};
 use server::Server;
 
 /// The longest message a server may send unless its configuration says otherwise: 16 MiB.
@@ -76,16 +78,6 @@ pub enum Transport {
         /// Headers of every request to it.
         headers: BTreeMap<String, Secret>,
     },
-}
-
-/// Where the homes of stdio servers are, and what no server may see.
-#[derive(Clone, Debug)]
-pub struct Homes {
-    /// Holds one directory per server. As root, every directory above it must be passable (`x`) for
-    /// other users, so it cannot lie inside a data directory of mode 0700.
-    pub root: PathBuf,
-    /// Directories no child may see: the data and the configuration directory.
-    pub protected: Vec<PathBuf>,
 }
 
 /// One request to a server.
@@ -238,7 +230,7 @@ pub enum State {
 pub struct Status {
     /// Its name.
     pub name: String,
-    /// `stdio` or `http`.
+    /// `stdio`, `http` or `in_process`.
     pub transport: &'static str,
     /// Whether it runs.
     pub state: State,
@@ -257,15 +249,14 @@ pub struct Status {
 /// All configured servers.
 pub struct Upstreams {
     servers: BTreeMap<String, Arc<Server>>,
+    inside: BTreeMap<String, Inside>,
     shared: Arc<Shared>,
 }
 
 /// What all servers share.
 struct Shared {
     events: UnboundedSender<Event>,
-    house: House,
-    /// The supervisors that live; held while one is spawned, so none is ever unlisted.
-    supervisors: Mutex<HashSet<u32>>,
+    house: Arc<House>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -279,24 +270,17 @@ impl fmt::Debug for Upstreams {
 }
 
 impl Upstreams {
-    /// Takes the configured servers; none is started yet.
-    pub fn new(specs: Vec<Spec>, homes: Homes, events: UnboundedSender<Event>) -> Arc<Self> {
-        // This very binary, even if the file was replaced since.
-        Self::with_supervisor(specs, homes, events, PathBuf::from("/proc/self/exe"))
-    }
-
-    /// Like [`Upstreams::new`], with another binary whose `supervise` command is the supervisor.
-    pub fn with_supervisor(
+    /// Takes the configured servers, those `inside` by name; none is started yet. Programs live in
+    /// `house`.
+    pub fn new(
         specs: Vec<Spec>,
-        homes: Homes,
+        inside: BTreeMap<String, Arc<dyn InProcess>>,
+        house: Arc<House>,
         events: UnboundedSender<Event>,
-        supervisor: PathBuf,
     ) -> Arc<Self> {
-        let names = specs.iter().map(|spec| spec.name.clone()).collect();
         let shared = Arc::new(Shared {
             events,
-            house: House::new(homes, supervisor, names),
-            supervisors: Mutex::default(),
+            house,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
@@ -304,16 +288,33 @@ impl Upstreams {
             .into_iter()
             .map(|spec| (spec.name.clone(), Server::new(spec, Arc::clone(&shared))))
             .collect();
-        Arc::new(Self { servers, shared })
+        let inside = inside
+            .into_iter()
+            .map(|(name, server)| (name.clone(), Inside::new(name, server)))
+            .collect();
+        Arc::new(Self {
+            servers,
+            inside,
+            shared,
+        })
     }
 
-    /// Sends a request, starting the server if needed, and waits for the answer.
+    /// A server inside the gateway, which is called with who calls.
+    pub fn inside(&self, server: &str) -> Option<Inside> {
+        self.inside.get(server).cloned()
+    }
+
+    /// Sends a request, starting the server if needed, and waits for the answer. A server inside
+    /// answers its lists alone.
     ///
     /// Dropping the future cancels the request upstream, as the deadline and the token do.
     ///
     /// # Errors
     /// When there is no answer. [`UpstreamError::sent`] tells whether it may have taken effect.
     pub async fn request(&self, server: &str, request: Request) -> Result<Reply, UpstreamError> {
+        if let Some(inside) = self.inside.get(server) {
+            return inside.request(&request.method);
+        }
         self.server(server)?.request(request).await
     }
 
@@ -322,6 +323,9 @@ impl Upstreams {
     /// # Errors
     /// [`UpstreamError::Unknown`] and [`UpstreamError::NotStarted`].
     pub async fn greet(&self, server: &str) -> Result<Arc<Greeting>, UpstreamError> {
+        if let Some(inside) = self.inside.get(server) {
+            return Ok(Arc::new(inside.greet()));
+        }
         self.server(server)?.greet().await
     }
 
@@ -334,15 +338,19 @@ impl Upstreams {
 
     /// All servers, by name.
     pub fn status(&self) -> Vec<Status> {
-        self.servers
+        let mut all: Vec<Status> = self
+            .servers
             .values()
             .map(|server| server.status())
-            .collect()
+            .chain(self.inside.values().map(Inside::status))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
-    /// The supervisors' processes: whoever descends from one is no owner.
+    /// The supervisors' processes, of agents too: whoever descends from one is no owner.
     pub fn supervisors(&self) -> Vec<u32> {
-        lock(&self.shared.supervisors).iter().copied().collect()
+        self.shared.house.supervisors()
     }
 
     /// Stops one server and waits until nothing of it is left; the next call starts it again.

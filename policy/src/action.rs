@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::ids::{ActionId, ConversationId, GroupName, RunId};
 
@@ -24,7 +24,8 @@ pub enum Kind {
     Host,
 }
 
-/// How an action reaches its server: the MCP method, reduced to what policy distinguishes.
+/// How an action reaches its server: the MCP method, reduced to what policy distinguishes, or the
+/// one way to a model's provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     /// `tools/call`.
@@ -45,6 +46,9 @@ pub enum Method {
     /// `completion/complete`.
     #[serde(rename = "completion/complete")]
     Complete,
+    /// A request to a model's provider; the arguments say which and how large, not what was said.
+    #[serde(rename = "model/request")]
+    Model,
 }
 
 impl Method {
@@ -57,12 +61,14 @@ impl Method {
             Self::Unsubscribe => "resources/unsubscribe",
             Self::Prompt => "prompts/get",
             Self::Complete => "completion/complete",
+            Self::Model => "model/request",
         }
     }
 
-    /// Whether the method can only read, whatever its arguments. A tool call is not known to.
+    /// Whether the method can only read, whatever its arguments. A tool call is not known to, nor
+    /// is a model that its provider gives tools of its own.
     pub fn reads_only(self) -> bool {
-        !matches!(self, Self::Call)
+        !matches!(self, Self::Call | Self::Model)
     }
 }
 
@@ -88,14 +94,18 @@ pub struct Action {
     pub run: RunId,
     /// Who asked: the credential, such as `token:tok_1 (laptop)`.
     pub principal: String,
-    /// The server it goes to.
+    /// The server it goes to; `model:NAME` is a provider of models.
     pub server: String,
     /// What is asked of the server.
     pub method: Method,
-    /// The tool, prompt or resource, by the server's own name.
+    /// The tool, prompt, resource or model, by the server's own name.
     pub name: String,
     /// The arguments as they will be sent.
     pub args: Value,
+    /// What is sent beside them as `_meta`, without what is reserved. It is no part of
+    /// [`sameness`](Self::sameness): clients write trace and call ids there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Map<String, Value>>,
     /// Digest over the definition that the arguments were written against.
     pub definition: Digest,
     /// Digest over what the server is: its command or address.
@@ -103,10 +113,11 @@ pub struct Action {
 }
 
 impl Action {
-    /// The name people and rules use: `server__tool` for a tool, else `server method name`.
+    /// The name people and rules use: `server__tool` for a tool and `model:NAME__model` for a model,
+    /// else `server method name`.
     pub fn tool(&self) -> String {
         match self.method {
-            Method::Call => format!("{}__{}", self.server, self.name),
+            Method::Call | Method::Model => format!("{}__{}", self.server, self.name),
             Method::Read
             | Method::Subscribe
             | Method::Unsubscribe
@@ -164,6 +175,39 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Takes the [`Digest`] of what comes in pieces.
+#[derive(Clone)]
+pub struct Digester(Context);
+
+impl Digester {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Adds a piece.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(self) -> Digest {
+        Digest(hex(self.0.finish().as_ref()))
+    }
+}
+
+impl Default for Digester {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester")
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Digest};
+use crate::action::{Action, Digest, Kind};
 use crate::ids::RunId;
 use crate::label::{Label, Labels};
 use crate::rule::{Effect, Gate, Rule};
@@ -185,6 +185,11 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
         gates.insert(gate);
         reasons.push(format!("{}: {reason}", gate.as_str()));
     }
+    // What the owner's own provider is told is recorded, not held: a prompt repeats all that was
+    // said before, and would be asked about for ever.
+    if action.kind == Kind::Model && !facts.credentials.is_empty() {
+        reasons.push("the request to the model holds a credential".to_owned());
+    }
     let forbidden = forbidden(action, facts.traits);
     reasons.extend(
         forbidden
@@ -267,7 +272,7 @@ fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
             ));
         }
     }
-    if !facts.credentials.is_empty() {
+    if !facts.credentials.is_empty() && facts.action.kind != Kind::Model {
         let places: Vec<&str> = facts
             .credentials
             .iter()

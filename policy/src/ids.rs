@@ -81,6 +81,10 @@ name!(
     ServerName, "server name", &["portcullis"]
 );
 name!(
+    /// The name of a provider of models.
+    ModelName, "provider name", &[]
+);
+name!(
     /// A person's name in the configuration.
     UserName, "user name", &[]
 );

@@ -50,11 +50,12 @@ impl Outcome {
 pub enum Event {
     /// An action was decided. Written before anything is done.
     Decided {
-        /// What the decision was made from; credentials in the arguments are masked.
+        /// What the decision was made from; credentials in the arguments and `_meta` are masked.
         facts: Box<Facts>,
         /// The decision.
         why: Why,
-        /// Keyed digest over the arguments as they were, where anything was masked.
+        /// Keyed digest over the arguments as they were, where anything was masked; with `_meta`,
+        /// over both in an array.
         #[serde(skip_serializing_if = "Option::is_none")]
         sealed_args: Option<String>,
         /// The question that was put.
@@ -80,6 +81,11 @@ pub enum Event {
     Released {
         /// The second decision.
         why: Why,
+    },
+    /// What an action told brings labels with it. Written before any of it is handed over.
+    Labelled {
+        /// Which.
+        labels: BTreeSet<Label>,
     },
     /// An action ended.
     Closed {
@@ -236,6 +242,9 @@ pub struct Story {
     pub tool: String,
     /// The arguments, credentials masked.
     pub args: serde_json::Value,
+    /// What was sent as `_meta`, credentials masked; of a question, what came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<serde_json::Map<String, serde_json::Value>>,
     /// What was decided.
     pub decision: Decision,
     /// The rules and closed gates that had a say.
@@ -289,6 +298,7 @@ impl Story {
             principal: principal.to_owned(),
             tool: tool.to_owned(),
             args: serde_json::Value::Null,
+            meta: None,
             decision,
             rules: Vec::new(),
             labels: Vec::new(),
@@ -316,6 +326,7 @@ impl Story {
                     conversation: action.conversation.to_string(),
                     tool: action.tool(),
                     args: action.args,
+                    meta: action.meta,
                     rules: why
                         .rules
                         .iter()
@@ -347,7 +358,10 @@ impl Story {
                 Outcome::Refused,
             )),
             Event::Noted { by, what } => Some(blank(&by, &what, Decision::Allow, Outcome::Ok)),
-            Event::Answered { .. } | Event::Released { .. } | Event::Closed { .. } => None,
+            Event::Answered { .. }
+            | Event::Released { .. }
+            | Event::Labelled { .. }
+            | Event::Closed { .. } => None,
         }
     }
 
@@ -367,6 +381,7 @@ impl Story {
                     reason,
                 });
             }
+            Ok(Event::Labelled { labels }) => self.adds.extend(labels),
             Ok(Event::Closed {
                 outcome, detail, ..
             }) => {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Method};
+use crate::action::{Action, Kind, Method};
 use crate::ids::GroupName;
 
 /// What a rule says. `deny` beats `ask` beats `allow`.
@@ -92,7 +92,8 @@ pub struct Rule {
     pub groups: Option<Vec<GroupName>>,
     /// The servers it is for.
     pub servers: Option<Vec<Pattern>>,
-    /// The tools it is for, as `server__tool`; such a rule fits tool calls only.
+    /// The tools it is for, as `server__tool` or `model:NAME__model`; such a rule fits calls of
+    /// tools and models only.
     pub tools: Option<Vec<Pattern>>,
     /// What it says.
     pub then: Effect,
@@ -101,8 +102,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether the rule speaks of this action.
+    /// Whether the rule speaks of this action. A model call never waits for a person, so a rule that
+    /// asks does not speak of one.
     pub fn fits(&self, action: &Action) -> bool {
+        if action.kind == Kind::Model && self.then == Effect::Ask {
+            return false;
+        }
         let group = self
             .groups
             .as_ref()
@@ -112,7 +117,8 @@ impl Rule {
             .as_ref()
             .is_none_or(|all| all.iter().any(|one| one.matches(&action.server)));
         let tool = self.tools.as_ref().is_none_or(|all| {
-            action.method == Method::Call && all.iter().any(|one| one.matches(&action.tool()))
+            matches!(action.method, Method::Call | Method::Model)
+                && all.iter().any(|one| one.matches(&action.tool()))
         });
         group && server && tool
     }

@@ -1,6 +1,5 @@
 //! Groups: what is said in them and shown of them.
 
-use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -8,60 +7,11 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use channels::inbox::Said;
 use channels::web::{Item, RunState, SayError, Web};
-use futures::future::BoxFuture;
 use policy::ids::{GroupName, UserName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Api, Refused, Who, noted};
-
-/// Whoever runs the agents of groups.
-pub trait Runs: fmt::Debug + Send + Sync {
-    /// How the groups do that have an agent.
-    fn working(&self) -> BoxFuture<'_, Vec<Working>>;
-    /// Stops the run of a group; whether there was one.
-    fn stop<'a>(
-        &'a self,
-        group: &'a GroupName,
-        by: &'a UserName,
-    ) -> BoxFuture<'a, Result<bool, String>>;
-    /// What a person should know about how agents are kept, if anything.
-    fn caution(&self) -> Option<String> {
-        None
-    }
-}
-
-/// How a group with an agent does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Working {
-    /// Which.
-    pub group: GroupName,
-    /// Its model, as the configuration names it.
-    pub model: String,
-    /// The model is a script.
-    pub script: bool,
-    /// The run that is under way.
-    pub state: Option<RunState>,
-    /// How many messages wait for theirs.
-    pub queued: usize,
-}
-
-/// Nobody runs agents here: all of them are outside.
-#[derive(Clone, Copy, Debug)]
-pub struct Nobody;
-
-impl Runs for Nobody {
-    fn working(&self) -> BoxFuture<'_, Vec<Working>> {
-        Box::pin(std::future::ready(Vec::new()))
-    }
-    fn stop<'a>(
-        &'a self,
-        _group: &'a GroupName,
-        _by: &'a UserName,
-    ) -> BoxFuture<'a, Result<bool, String>> {
-        Box::pin(std::future::ready(Ok(false)))
-    }
-}
+use super::{Api, Refused, Who};
 
 /// A group as people see it.
 #[derive(Clone, Debug, Serialize)]
@@ -84,13 +34,13 @@ pub(crate) struct Group {
 
 /// The groups that a person sees.
 pub(crate) async fn seen(api: &Api, who: &Who) -> Vec<Group> {
-    let working = api.runs.working().await;
+    let working = api.groups.status().await;
     let config = &api.broker.config;
     let groups = config.groups.iter();
     groups
         .filter(|(name, _)| who.may_see(config, name.as_str()))
         .map(|(name, group)| {
-            let working = working.iter().find(|one| one.group == *name);
+            let working = working.iter().find(|one| one.name == *name);
             Group {
                 name: name.clone(),
                 model: working.map(|one| one.model.clone()),
@@ -222,11 +172,8 @@ pub(super) async fn stop(
 ) -> Result<Json<Value>, Refused> {
     let group = theirs(&api, &who, &group)?;
     let by = speaker(&api, &who, &group)?;
-    let stopped = api.runs.stop(&group, by).await;
-    let stopped = stopped.map_err(|text| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text))?;
-    if stopped {
-        let what = format!("the task of group `{group}` stopped");
-        noted(&api.broker, format!("user:{by}"), what).await?;
-    }
+    let stopped = api.groups.stop(&group, by.as_str()).await;
+    let stopped = stopped
+        .map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(json!({ "stopped": stopped })))
 }

@@ -31,6 +31,17 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
             .collect();
         let mut shown = json!(status);
         if let Some(members) = shown.as_object_mut() {
+            let doubled = listing.map(|listing| listing.doubled.clone());
+            if let Some(doubled) = doubled.filter(|doubled| !doubled.is_empty())
+                && status.last_error.is_none()
+            {
+                let names: Vec<String> = doubled.into_iter().collect();
+                let text = format!(
+                    "it lists more than one tool named {}; only the first is taken",
+                    names.join(", ")
+                );
+                members.insert("last_error".to_owned(), Value::String(text));
+            }
             members.insert("tools".to_owned(), json!(tools));
         }
         shown
@@ -84,6 +95,18 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         .filter(|one| granted(api, who, &one.name))
         .map(|one| json!({ "name": one.name, "state": one.state }))
         .collect();
+    // Figures are no reason to hide how the instance does.
+    let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
+        Ok(totals) => totals
+            .iter()
+            .filter(|total| who.may_see(&broker.config, &total.group))
+            .map(usage_of)
+            .collect(),
+        Err(error) => {
+            tracing::error!("what models took cannot be read: {error}");
+            Vec::new()
+        }
+    };
     let groups: Vec<&str> = broker
         .config
         .groups
@@ -98,7 +121,10 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         "configuration": broker.config.revision,
         "groups": groups,
         "servers": states,
+        "agents": crate::hosted::NO_SANDBOX,
         "open_approvals": super::approvals::open(api, who).await?.len(),
+        "records_waiting": broker.audit.waiting(),
+        "models": usage,
     }))
 }
 
@@ -107,4 +133,20 @@ pub(super) async fn status(
     Extension(who): Extension<Who>,
 ) -> Result<Json<Value>, Refused> {
     told(&api, &who).await.map(Json)
+}
+
+/// What a group's calls to a model took so far.
+fn usage_of(total: &crate::db::usage::Total) -> Value {
+    json!({
+        "name": format!("{}: {}/{}", total.group, total.provider, total.model),
+        "state": format!("{} calls, {} tokens in, {} out", total.calls, total.input, total.output),
+        "group": total.group,
+        "provider": total.provider,
+        "model": total.model,
+        "calls": total.calls,
+        "input_tokens": total.input,
+        "output_tokens": total.output,
+        "cache_read_tokens": total.cache_read,
+        "cache_write_tokens": total.cache_write,
+    })
 }

@@ -54,7 +54,7 @@ pub(super) async fn issue(
         .await;
     let (issued, token) = issued.map_err(|error| match error {
         IssueError::Lifetime => Refused::new(StatusCode::BAD_REQUEST, error.to_string()),
-        IssueError::Unsigned(_) | IssueError::Db(_) => {
+        IssueError::Unsigned(_) | IssueError::Db(_) | IssueError::Over => {
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
         }
     })?;

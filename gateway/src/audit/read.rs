@@ -175,6 +175,14 @@ pub fn told(entries: &[Entry]) -> Option<Story> {
     fold(entries).pop()
 }
 
+/// The stories of some actions, oldest first.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn stories_of(db: &Db, actions: Vec<String>) -> Result<Vec<Story>, DbError> {
+    Ok(fold(&db.entries_of(actions).await?))
+}
+
 /// Puts entries, in the order of the chain, together into stories.
 fn fold(entries: &[Entry]) -> Vec<Story> {
     let mut stories: BTreeMap<i64, Story> = BTreeMap::new();
@@ -230,7 +238,12 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
         problem: problem.to_owned(),
     };
     match end {
-        None if walk.seq == 0 => {}
+        None if walk.seq == 0 => {
+            if db.chain_is_missing().await? {
+                let problem = "the log is empty, though there are tokens, questions or labels that it recorded";
+                return Err(missing(1, problem).into());
+            }
+        }
         None => return Err(missing(walk.seq, "the mark of where the log ends was removed").into()),
         Some(end) => {
             let Some(entry) = at_end else {

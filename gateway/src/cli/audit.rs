@@ -176,6 +176,10 @@ fn show(story: &Story, out: Output) -> String {
     line("decision", Cell::word(story.decision.as_str()));
     line("rules", or_dash(&story.rules.join(", ")).into());
     line("labels", or_dash(&story.labels.join(", ")).into());
+    if !story.adds.is_empty() && story.outcome != Outcome::Refused {
+        let adds: Vec<&str> = story.adds.iter().map(|label| label.as_str()).collect();
+        line("adds", adds.join(", ").into());
+    }
     for (n, reason) in story.reasons.iter().enumerate() {
         line(if n == 0 { "why" } else { "" }, reason.into());
     }
@@ -199,10 +203,12 @@ fn show(story: &Story, out: Output) -> String {
     line("hash", story.hash.as_str().into());
     line("prev", story.prev.as_str().into());
     let mut text = out.lines(lines);
-    if !story.args.is_null() {
-        let args = serde_json::to_string_pretty(&story.args).unwrap_or_default();
-        text += "arguments\n";
-        for line in printable_lines(&args).lines() {
+    let meta = story.meta.as_ref().map(serde_json::to_string_pretty);
+    let args = (!story.args.is_null()).then(|| serde_json::to_string_pretty(&story.args));
+    for (title, part) in [("arguments", args), ("_meta", meta)] {
+        let Some(Ok(part)) = part else { continue };
+        let _ = writeln!(text, "{title}");
+        for line in printable_lines(&part).lines() {
             let _ = writeln!(text, "  {line}");
         }
     }

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use runtimes::bundled;
 use serde::Serialize;
 
 use super::client::text;
 use super::output::{Cell, Output};
 use super::{Client, Failure};
-use crate::config::{Config, Paths, Role, Server, Transport, env_var};
+use crate::config::{Config, Paths, Role, Server, Transport, beside_us, env_var};
 
 /// How a look at something went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -224,6 +225,19 @@ fn confinement(root: bool, found: &mut Findings) {
         );
         return;
     }
+    let reach = "stdio servers run as you: one could ask your systemd, cron or session bus to start a process \
+                 that then speaks for you on the owner's socket";
+    let old = if scopes(&kernel()) {
+        ""
+    } else {
+        "; this kernel is older than 6.12, so one could also signal your processes, the gateway too, and reach \
+         abstract sockets"
+    };
+    found.warn(
+        "confinement",
+        format!("{reach}{old}"),
+        "run as root (servers then get uids of their own), or trust the programs of your servers",
+    );
     let Ok(list) = fs::read_to_string("/sys/kernel/security/lsm") else {
         found.warn(
             "confinement",
@@ -246,9 +260,36 @@ fn confinement(root: bool, found: &mut Findings) {
     }
 }
 
+/// The release of the running kernel, such as `6.12.3-generic`.
+fn kernel() -> String {
+    let system = rustix::system::uname();
+    system.release().to_string_lossy().into_owned()
+}
+
+/// Whether a kernel's Landlock can keep signals and abstract sockets within a domain (6.12).
+fn scopes(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
 fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
     let what = format!("server {name}");
+    let ours = |command: &String| {
+        let path = env_var("PATH").unwrap_or_default();
+        bundled::find(command.as_ref(), beside_us().as_deref(), &path).transpose()
+    };
     match &server.transport {
+        Transport::Stdio { command, .. } if let Some(ours) = ours(command) => match ours {
+            // It runs wherever it lies: the supervisor opens it.
+            Ok(path) => found.ok(&what, format!("`{command}` is {}", path.display())),
+            Err(missing) => found.fail(
+                &what,
+                format!("`{command}` comes with portcullis and is missing"),
+                missing.to_string(),
+            ),
+        },
         Transport::Stdio { command, .. } => match look_up(command) {
             None => found.fail(
                 &what,
@@ -269,6 +310,7 @@ fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {
             },
             Some(path) => found.ok(&what, format!("`{command}` is {}", path.display())),
         },
+        Transport::Bundled(_) => found.ok(&what, "inside the gateway"),
         Transport::Http { url, .. } => {
             let plain =
                 reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url));
@@ -366,5 +408,21 @@ fn people(config: &Config, found: &mut Findings) {
             "nobody is an owner, so every command needs `--user`",
             "give one user `role = \"owner\"`",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn landlock_scopes_came_with_6_12() {
+        for (release, scopes) in [
+            ("5.15.0-1", false),
+            ("6.8.0-45-generic", false),
+            ("6.12.1", true),
+            ("7.1-rc2", true),
+            ("unheard of", false),
+        ] {
+            assert_eq!(super::scopes(release), scopes, "{release}");
+        }
     }
 }

@@ -332,6 +332,7 @@ fn facts(
             name: tool.to_owned(),
             args: args.clone(),
             definition: Digest::of(b""),
+            meta: None,
             identity: Digest::of(b""),
         },
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::ids::{ServerName, UserName};
 use policy::traits::Level;
 
+use super::models::{self, ModelRef};
 use super::read::{Item, Table};
 use super::server::Server;
 
@@ -18,10 +19,24 @@ pub struct Group {
     pub approvers: Vec<UserName>,
     /// Who may speak to its agent.
     pub members: Vec<UserName>,
+    /// The model of its agent.
+    pub model: Option<ModelRef>,
+    /// What thinks for it, where it is hosted.
+    pub agent: Agent,
     /// Its whole workspace counts as secret.
     pub contains_secrets: bool,
     /// A clean room: nothing that strangers wrote comes in.
     pub admin: bool,
+}
+
+/// The core of a hosted agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agent {
+    /// Its own loop.
+    #[default]
+    Native,
+    /// A program of the group's people, with its arguments.
+    Command(Vec<String>),
 }
 
 /// What a person may do.
@@ -78,12 +93,13 @@ impl Default for Approvals {
     }
 }
 
-/// Reads one group; `servers` and `users` are the names that the file has.
+/// Reads one group; `servers`, `users` and `providers` are the names that the file has.
 pub(super) fn group(
     table: &Table<'_>,
     servers: &[String],
     parsed: &BTreeMap<ServerName, Server>,
     users: &[String],
+    providers: &[String],
 ) -> Group {
     let granted = table
         .get("servers")
@@ -105,23 +121,28 @@ pub(super) fn group(
         }
     }
     let people = |item: Option<Item<'_>>| item.map(|item| known(&item, users)).unwrap_or_default();
-    let members = people(table.idle("members"));
+    let members = people(table.get("members"));
     let approvers = people(table.get("approvers"));
-    if let Some(item) = table.idle("channels") {
-        item.texts();
+    if let Some(item) = table.get("channels") {
+        channels(&item);
     }
-    if let Some(item) = table.idle("model") {
-        item.text();
-    }
-    if let Some(item) = table.idle("agent") {
-        agent(&item);
-    }
+    let model = table
+        .get("model")
+        .and_then(|item| models::of_group(&item, providers));
+    let agent = table.get("agent").and_then(|item| {
+        if !table.has("model") {
+            item.note("has no effect without `model`: the agents of this group are all outside");
+        }
+        agent(&item)
+    });
     let contains_secrets = table.get("contains_secrets").and_then(|item| item.flag());
     table.done();
     Group {
         servers: granted.into_iter().map(|(_, name)| name).collect(),
         approvers,
         members,
+        agent: agent.unwrap_or_default(),
+        model,
         contains_secrets: contains_secrets.unwrap_or(false),
         admin,
     }
@@ -160,21 +181,41 @@ pub(super) fn listed(names: &[String], how: &str) -> String {
     format!("accepted: {}", names.join(", "))
 }
 
-fn agent(item: &Item<'_>) {
-    if !item.is_table() {
-        item.word(&[("native", ()), ("claude-code", ()), ("codex", ())]);
-        return;
-    }
-    if let Some(table) = item.table() {
-        match table.get("command") {
-            Some(item) => drop(item.texts()),
-            None => table.problem(
-                "it does not say which program",
-                "accepted: { command = [\"program\"] }",
-            ),
+/// Where its people speak to it: always in the console and the terminal.
+fn channels(item: &Item<'_>) {
+    for one in item.texts().unwrap_or_default() {
+        if one != "web" {
+            item.note(&format!(
+                "names {one:?}, which has no effect in this version; people speak in `web`"
+            ));
         }
-        table.done();
     }
+}
+
+fn agent(item: &Item<'_>) -> Option<Agent> {
+    const LATER: &str = "accepted: \"native\", or a program that speaks to portcullis-agent, as { command = [\"program\"] }";
+    if !item.is_table() {
+        let native = item.word(&[("native", true), ("claude-code", false), ("codex", false)])?;
+        if !native {
+            item.problem("this agent is not there yet", LATER);
+        }
+        return Some(Agent::Native);
+    }
+    let table = item.table()?;
+    let Some(item) = table.get("command") else {
+        table.problem(
+            "it does not say which program",
+            "accepted: { command = [\"program\"] }",
+        );
+        table.done();
+        return None;
+    };
+    let command = item.texts();
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        item.problem("it is empty", "accepted: a program and its arguments");
+    }
+    table.done();
+    command.map(Agent::Command)
 }
 
 /// Reads one person; `seen` holds the platform ids of those before.

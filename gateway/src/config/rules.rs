@@ -13,7 +13,8 @@ const GATES: [(&str, Gate); 4] = [
     ("changed_tool", Gate::ChangedTool),
 ];
 
-/// Reads every rule; `servers` and `groups` are the names that the file has.
+/// Reads every rule; `servers` (a provider of models is `model:NAME`) and `groups` are the names that
+/// the file has.
 pub(super) fn read(item: &Item<'_>, servers: &[String], groups: &[String]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for item in item.list().unwrap_or_default() {
@@ -80,17 +81,23 @@ fn rule(
             })
             .collect()
     });
-    let for_servers = table
-        .get("servers")
-        .map(|item| patterns(&item, |item, text| server(item, text, servers)));
-    let for_tools = table
-        .get("tools")
-        .map(|item| patterns(&item, |item, text| tool(item, text, servers)));
+    let then = effect(table);
+    let for_servers = table.get("servers").map(|item| {
+        patterns(&item, |item, text| {
+            server(item, text, servers);
+            not_held(item, text, then);
+        })
+    });
+    let for_tools = table.get("tools").map(|item| {
+        patterns(&item, |item, text| {
+            tool(item, text, servers);
+            not_held(item, text, then);
+        })
+    });
     table.later(
         "when",
         "a rule with a condition cannot be kept yet; narrow it with `groups`, `servers` and `tools`",
     );
-    let then = effect(table);
     let lifts = lifts(table, then);
     Some(Rule {
         name: name?,
@@ -170,13 +177,23 @@ fn server(item: &Item<'_>, name: &str, servers: &[String]) {
     }
 }
 
+/// A model call is allowed or denied; nobody is asked about one.
+fn not_held(item: &Item<'_>, text: &str, then: Option<Effect>) {
+    if then == Some(Effect::Ask) && text.starts_with("model:") {
+        item.problem(
+            "a model call does not wait for a person",
+            "say `then` = \"deny\", or take it out",
+        );
+    }
+}
+
 fn tool(item: &Item<'_>, text: &str, servers: &[String]) {
     match text.split_once("__") {
         Some((name, tool)) if !tool.is_empty() => server(item, name, servers),
         None if text.contains('*') => {}
         Some(_) | None => item.problem(
             format!("{text:?} names no tool"),
-            "accepted: `server__tool`, where `*` stands for anything, such as \"mail__send\", \"mail__*\"",
+            "accepted: `server__tool`, where `*` stands for anything, such as \"mail__send\", \"mail__*\", \"model:main__*\"",
         ),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use policy::traits::Declared;
 
+use super::bundled::{self, Bundled};
 use super::read::{Item, Table};
 use super::values::{VARIABLE, declared, is_variable, secrets};
 use crate::secrets::Secret;
@@ -51,6 +52,8 @@ pub enum Transport {
         /// Headers of every request, by lower-case name.
         headers: BTreeMap<String, Secret>,
     },
+    /// Inside the gateway.
+    Bundled(Bundled),
 }
 
 /// What is said of one tool.
@@ -88,7 +91,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<Server> {
     let idle_timeout = timeout("idle_timeout", 600);
     let call_timeout = timeout("call_timeout", 300);
     let start_timeout = timeout("start_timeout", 30);
-    let trust = table
+    let mut trust = table
         .get("trust")
         .and_then(|item| item.table())
         .map(|table| {
@@ -117,8 +120,15 @@ pub(super) fn read(table: &Table<'_>) -> Option<Server> {
         "it belongs to `image`; without it the server's network is not limited",
     );
     table.done();
+    let transport = transport?;
+    if trust.is_none()
+        && let Some((known, known_tools)) = bundled::defaults(&transport)
+    {
+        trust = Some(known);
+        bundled::complete(&mut tools, known_tools);
+    }
     Some(Server {
-        transport: transport?,
+        transport,
         idle_timeout,
         call_timeout,
         start_timeout,
@@ -150,6 +160,7 @@ fn tool(item: &Item<'_>) -> Option<Tool> {
 fn transport(table: &Table<'_>) -> Option<Transport> {
     let command = table.get("command");
     let url = table.get("url");
+    let bundled = table.get("bundled");
     let args = table.get("args").map(|item| arguments(&item));
     let env = table.get("env").and_then(|item| item.table());
     let mut env = env.map_or_else(BTreeMap::new, |table| secrets(&table, variable));
@@ -159,6 +170,17 @@ fn transport(table: &Table<'_>) -> Option<Transport> {
     let cwd = table.get("cwd").map(|item| item.absolute());
     let headers = table.get("headers").and_then(|item| item.table());
     let headers = headers.map_or_else(BTreeMap::new, |table| headers_of(&table));
+    if let Some(item) = bundled {
+        let why =
+            "it belongs to a server that is started or reached, not to one inside the gateway";
+        foreign(table, &STDIO_KEYS, why);
+        foreign(
+            table,
+            &["url", "headers", "idle_timeout", "start_timeout"],
+            why,
+        );
+        return item.word(&bundled::NAMES).map(Transport::Bundled);
+    }
     match (command, url) {
         (Some(command), None) => {
             foreign(table, &["headers"], "it belongs to a server with `url`");
@@ -188,7 +210,7 @@ fn transport(table: &Table<'_>) -> Option<Transport> {
             if !table.has("image") {
                 table.problem(
                     "it does not say how the server is reached",
-                    "accepted: `command` (a program that speaks MCP on stdin and stdout) or `url` (streamable HTTP)",
+                    "accepted: `command` (a program that speaks MCP on stdin and stdout), `url` (streamable HTTP) or `bundled` (a server inside the gateway)",
                 );
             }
             None

@@ -54,6 +54,22 @@ public_source = false
 [mcp_servers.mail.tools.send]
 destinations = ["to", "cc", "bcc"]
 
+[models.main]
+api = "anthropic"
+key = { env = "ANTHROPIC_API_KEY" }
+[models.near]
+api = "anthropic"
+base_url = "http://[::1]:8080/claude/"
+key = "s3cr3t"
+silence_timeout = "30s"
+[models.demo]
+api = "scripted"
+
+[[rules]]
+name = "no-opus"
+tools = ["model:main__*opus*", "model:*"]
+servers = ["model:main"]
+then = "deny"
 [[rules]]
 name = "mail-to-colleagues"
 groups = ["work"]
@@ -126,16 +142,65 @@ fn a_whole_configuration_is_read() {
     assert_eq!(config.users[&"bo".parse().unwrap()].role, Role::Member);
     assert_eq!(config.approvals.expire, Duration::from_hours(24));
     assert!(!config.approvals.cli);
-    assert_eq!(config.policy.rules.len(), 1);
+    assert_eq!(config.policy.rules.len(), 2);
+    let model = |name: &str| &config.models[&name.parse::<ModelName>().unwrap()];
+    expect![[r#"
+        Model { api: Anthropic { base_url: "https://api.anthropic.com", key: Env("ANTHROPIC_API_KEY") }, silence_timeout: 300s }
+        Model { api: Anthropic { base_url: "http://[::1]:8080/claude", key: Plain(…) }, silence_timeout: 30s }
+        Model { api: Scripted, silence_timeout: 300s }"#]]
+    .assert_eq(&format!("{:?}\n{:?}\n{:?}", model("main"), model("near"), model("demo")));
+    let named = config.groups[&"work".parse().unwrap()]
+        .model
+        .clone()
+        .unwrap();
+    assert_eq!(named.to_string(), "main/claude-sonnet-4-5");
+    assert_eq!(config.groups[&"office".parse().unwrap()].model, None);
     expect![[r#"
         portcullis.toml:32: `mcp_servers.mail.tools.send.destinations` has no effect in this version
-        portcullis.toml:44: `groups.work.channels` has no effect in this version
-        portcullis.toml:45: `groups.work.members` has no effect in this version
-        portcullis.toml:47: `groups.work.model` has no effect in this version
-        portcullis.toml:48: `groups.work.agent` has no effect in this version
-        portcullis.toml:55: `users.ana.slack` has no effect in this version
-        portcullis.toml:56: `users.ana.whatsapp` has no effect in this version"#]]
+        portcullis.toml:60: `groups.work.channels` names "slack:C0123", which has no effect in this version; people speak in `web`
+        portcullis.toml:71: `users.ana.slack` has no effect in this version
+        portcullis.toml:72: `users.ana.whatsapp` has no effect in this version"#]]
     .assert_eq(&config.notes.join("\n"));
+}
+
+#[test]
+fn an_agent_that_is_not_there_yet_is_refused() {
+    check(
+        r#"
+[groups.one]
+agent = "claude-code"
+[groups.two]
+agent = "codex"
+[groups.three]
+agent = { command = [] }
+[groups.four]
+agent = "other"
+"#,
+        expect![[r#"
+            portcullis.toml:3:9: `groups.one.agent`: this agent is not there yet
+              3 | agent = "claude-code"
+                |         ^^^^^^^^^^^^^
+                = accepted: "native", or a program that speaks to portcullis-agent, as { command = ["program"] }
+
+            portcullis.toml:5:9: `groups.two.agent`: this agent is not there yet
+              5 | agent = "codex"
+                |         ^^^^^^^
+                = accepted: "native", or a program that speaks to portcullis-agent, as { command = ["program"] }
+
+            portcullis.toml:7:21: `groups.three.agent.command`: it is empty
+              7 | agent = { command = [] }
+                |                     ^^
+                = accepted: a program and its arguments
+
+            portcullis.toml:9:9: `groups.four.agent`: "other" is none of them
+              9 | agent = "other"
+                |         ^^^^^^^
+                = accepted: "native", "claude-code", "codex""#]],
+    );
+    let config = parse("[groups.one]\nagent = { command = [\"x\", \"y\"] }\n[groups.two]").unwrap();
+    let agent = |name: &str| config.groups[&name.parse().unwrap()].agent.clone();
+    assert_eq!(agent("one"), Agent::Command(vec!["x".into(), "y".into()]));
+    assert_eq!(agent("two"), Agent::Native);
 }
 
 #[test]
@@ -218,7 +283,7 @@ max_open = 0
             portcullis.toml:10:14: `mcp_servers.neither`: it does not say how the server is reached
               10 | [mcp_servers.neither]
                  |              ^^^^^^^
-                 = accepted: `command` (a program that speaks MCP on stdin and stdout) or `url` (streamable HTTP)
+                 = accepted: `command` (a program that speaks MCP on stdin and stdout), `url` (streamable HTTP) or `bundled` (a server inside the gateway)
 
             portcullis.toml:11:14: `mcp_servers.neither.args[1]`: an argument is a text without a NUL character
               11 | args = •••
@@ -271,7 +336,7 @@ max_open = 0
             portcullis.toml:23:21: `rules[0].tools[1]`: "mail" names no tool
               23 | tools = ["nope__x", "mail"]
                  |                     ^^^^^^
-                 = accepted: `server__tool`, where `*` stands for anything, such as "mail__send", "mail__*"
+                 = accepted: `server__tool`, where `*` stands for anything, such as "mail__send", "mail__*", "model:main__*"
 
             portcullis.toml:24:10: `rules[0].groups`: the list is empty, so the rule fits nothing
               24 | groups = []
@@ -334,7 +399,8 @@ database = "sqlite"
 database = "postgres://user:hunter22@db/x"
 tls = { cert = "/x" }
 [models.main]
-api = "anthropic"
+api = "openai"
+key = "s3cr3t"
 [channels.slack]
 bot_token = "xoxb-1234567890-abc"
 [mcp_servers.browser]
@@ -353,7 +419,7 @@ then = "deny"
             portcullis.toml:2:1: `database`: unknown key
               2 | database = "sqlite"
                 | ^^^^^^^^
-                = accepted: `approvals`, `gateway`, `groups`, `mcp_servers`, `rules`, `users`
+                = accepted: `approvals`, `gateway`, `groups`, `mcp_servers`, `models`, `rules`, `users`
 
             portcullis.toml:4:12: `gateway.database`: another database is not available in this version
               4 | database = •••
@@ -365,45 +431,157 @@ then = "deny"
                 | ^^^
                 = put a proxy that does TLS in front, and say `behind_proxy = true`
 
-            portcullis.toml:6:2: `models`: not available in this version
-              6 | [models.main]
-                |  ^^^^^^
-                = connect an agent that has its own model, with `portcullis token issue`
+            portcullis.toml:7:7: `models.main.api`: "openai" is not available in this version
+              7 | api = "openai"
+                |       ^^^^^^^^
+                = accepted: "anthropic", "scripted"
 
-            portcullis.toml:8:2: `channels`: not available in this version
-              8 | [channels.slack]
+            portcullis.toml:9:2: `channels`: not available in this version
+              9 | [channels.slack]
                 |  ^^^^^^^^
                 = answer questions with `portcullis approve` and `portcullis deny`
 
-            portcullis.toml:11:1: `mcp_servers.browser.image`: not available in this version
-              11 | image = "mcp/playwright:latest"
+            portcullis.toml:12:1: `mcp_servers.browser.image`: not available in this version
+              12 | image = "mcp/playwright:latest"
                  | ^^^^^
                  = run the server with `command`, or reach it with `url`
 
-            portcullis.toml:12:1: `mcp_servers.browser.port`: not available in this version
-              12 | port = 8931
+            portcullis.toml:13:1: `mcp_servers.browser.port`: not available in this version
+              13 | port = 8931
                  | ^^^^
                  = it belongs to `image`
 
-            portcullis.toml:13:1: `mcp_servers.browser.network`: not available in this version
-              13 | network = ["example.org"]
+            portcullis.toml:14:1: `mcp_servers.browser.network`: not available in this version
+              14 | network = ["example.org"]
                  | ^^^^^^^
                  = it belongs to `image`; without it the server's network is not limited
 
-            portcullis.toml:15:7: `mcp_servers.a.url`: it holds a user name or password
-              15 | url = •••
+            portcullis.toml:16:7: `mcp_servers.a.url`: it holds a user name or password
+              16 | url = •••
                  |       ^^^
                  = put the credential into `headers`, such as { Authorization = { env = "NAME" } }
 
-            portcullis.toml:16:28: `mcp_servers.a.headers.A.secret`: the secret store is not available in this version: it comes later
-              16 | headers = { A = { secret = "x" } }
+            portcullis.toml:17:28: `mcp_servers.a.headers.A.secret`: the secret store is not available in this version: it comes later
+              17 | headers = { A = { secret = "x" } }
                  |                            ^^^
                  = accepted: a text, { env = "NAME" }, { file = "/path" } or { command = ["program", "argument"] }
 
-            portcullis.toml:19:1: `rules[0].when`: not available in this version
-              19 | when = 'args.x == 1'
+            portcullis.toml:20:1: `rules[0].when`: not available in this version
+              20 | when = 'args.x == 1'
                  | ^^^^
                  = a rule with a condition cannot be kept yet; narrow it with `groups`, `servers` and `tools`"#]],
+    );
+}
+
+#[test]
+fn a_provider_of_models_is_checked_like_everything_else() {
+    check(
+        r#"
+[models.a]
+key = "s3cr3t-one"
+[models.b]
+api = "anthropic"
+[models.c]
+api = "anthropic"
+base_url = "http://example.org"
+key = { env = "K", file = "/k" }
+[models.d]
+api = "anthropic"
+base_url = "https://u:s3cr3t-two@example.org"
+key = "k"
+[models.e]
+api = "scripted"
+key = "s3cr3t-three"
+silence_timeout = "long"
+[models.F]
+api = "anthropic"
+base_url = "https://api.anthropic.com/v1"
+key = "k"
+[[rules]]
+name = "r"
+tools = ["model:e__*", "model:x__*"]
+then = "ask"
+[groups.one]
+model = "claude"
+[groups.two]
+model = "nope/claude"
+[groups.three]
+model = "e/claude sonnet"
+"#,
+        expect![[r#"
+            portcullis.toml:2:9: `models.a`: it does not say what it speaks
+              2 | [models.a]
+                |         ^
+                = accepted: `api` = "anthropic" or "scripted"
+
+            portcullis.toml:4:9: `models.b`: it has no `key`
+              4 | [models.b]
+                |         ^
+                = accepted: such as `key` = { env = "ANTHROPIC_API_KEY" }
+
+            portcullis.toml:8:12: `models.c.base_url`: the key and all that is said would travel in the clear
+              8 | base_url = "http://example.org"
+                |            ^^^^^^^^^^^^^^^^^^^^
+                = accepted: an https address, or http on this machine, such as "http://127.0.0.1:8080"
+
+            portcullis.toml:9:1: `models.c.key`: a secret comes from exactly one place
+              9 | key = { env = "K", file = "/k" }
+                | ^^^
+                = accepted: a text, { env = "NAME" }, { file = "/path" } or { command = ["program", "argument"] }
+
+            portcullis.toml:12:12: `models.d.base_url`: it holds a user name or password
+              12 | base_url = •••
+                 |            ^^^
+                 = the credential is `key`
+
+            portcullis.toml:16:1: `models.e.key`: the script is in the gateway: it has no address and no key
+              16 | key = •••
+                 | ^^^
+                 = remove it
+
+            portcullis.toml:17:19: `models.e.silence_timeout`: it is not a duration
+              17 | silence_timeout = "long"
+                 |                   ^^^^^^
+                 = accepted: a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), such as "90s", "10m", "12h", "30d"
+
+            portcullis.toml:18:9: `models.F`: `F` is not a provider name: 1 to 32 of `a-z`, `0-9` and `-`, the first a letter
+              18 | [models.F]
+                 |         ^
+
+            portcullis.toml:20:12: `models.F.base_url`: `/v1` is added by itself
+              20 | base_url = "https://api.anthropic.com/v1"
+                 |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+                 = accepted: an address such as "https://api.anthropic.com", without `/v1`
+
+            portcullis.toml:24:10: `rules[0].tools[0]`: a model call does not wait for a person
+              24 | tools = ["model:e__*", "model:x__*"]
+                 |          ^^^^^^^^^^^^
+                 = say `then` = "deny", or take it out
+
+            portcullis.toml:24:24: `rules[0].tools[1]`: a model call does not wait for a person
+              24 | tools = ["model:e__*", "model:x__*"]
+                 |                        ^^^^^^^^^^^^
+                 = say `then` = "deny", or take it out
+
+            portcullis.toml:24:24: `rules[0].tools[1]`: there is no server `model:x`
+              24 | tools = ["model:e__*", "model:x__*"]
+                 |                        ^^^^^^^^^^^^
+                 = accepted: `model:a`, `model:b`, `model:c`, `model:d`, `model:e`
+
+            portcullis.toml:27:9: `groups.one.model`: "claude" names no provider
+              27 | model = "claude"
+                 |         ^^^^^^^^
+                 = accepted: `PROVIDER/MODEL`, such as "main/claude-sonnet-4-5"
+
+            portcullis.toml:29:9: `groups.two.model`: there is no provider `nope`
+              29 | model = "nope/claude"
+                 |         ^^^^^^^^^^^^^
+                 = accepted: `a`, `b`, `c`, `d`, `e`
+
+            portcullis.toml:31:9: `groups.three.model`: "claude sonnet" is no name of a model
+              31 | model = "e/claude sonnet"
+                 |         ^^^^^^^^^^^^^^^^^
+                 = accepted: `PROVIDER/MODEL`, such as "main/claude-sonnet-4-5""#]],
     );
 }
 
@@ -506,6 +684,9 @@ zzz = 1
 [mcp_servers.b]
 url = "http://h/"
 headers = { A = { env = "X", zzz = 1 } }
+[models.m]
+api = "scripted"
+zzz = 1
 [[rules]]
 name = "r"
 then = "deny"
@@ -595,5 +776,99 @@ fn a_file_that_others_can_write_is_refused() {
             .unwrap_err()
             .to_string()
             .contains("not a regular file")
+    );
+}
+
+/// The traits of the tools of one server, as the policy sees them, beside the server's own.
+fn traits(text: &str, tools: &[&str]) -> String {
+    use policy::traits::{Declared, Hints, resolve};
+    let config = parse(text).unwrap();
+    let server = config.servers.values().next().unwrap();
+    let mut lines = String::new();
+    for tool in tools {
+        let declared = server
+            .tools
+            .get(*tool)
+            .map_or_else(Declared::default, |tool| tool.traits);
+        let traits = resolve(server.trust, declared, Hints::default());
+        let has = [
+            (traits.public_source.holds(), " public_source"),
+            (traits.secret_data.holds(), " secret_data"),
+            (traits.public_sink.holds(), " public_sink"),
+            (traits.dangerous_writes.holds(), " dangerous_writes"),
+            (traits.read_only, " read_only"),
+        ];
+        lines += tool;
+        lines.extend(has.iter().filter(|(has, _)| *has).map(|(_, name)| *name));
+        lines += "\n";
+    }
+    lines
+}
+
+#[test]
+fn what_comes_with_the_gateway_has_known_traits_until_somebody_writes_others() {
+    let notes = "[mcp_servers.memo]\nbundled = \"notes\"\n";
+    let tools = ["list", "read", "write", "delete"];
+    expect![[r#"
+        list secret_data read_only
+        read secret_data read_only
+        write secret_data
+        delete secret_data dangerous_writes
+    "#]]
+    .assert_eq(&traits(notes, &tools));
+    let postbox = "[mcp_servers.mail]\ncommand = \"portcullis-postbox\"\n";
+    let tools = ["list", "read", "send", "other"];
+    expect![[r#"
+        list public_source read_only
+        read public_source read_only
+        send public_sink
+        other public_source secret_data public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(postbox, &tools));
+    let single = format!("{postbox}[mcp_servers.mail.tools.read]\nsecret_data = true\n");
+    expect![[r#"
+        read public_source secret_data read_only
+        send public_sink
+    "#]]
+    .assert_eq(&traits(&single, &["read", "send"]));
+    let written = format!("{postbox}[mcp_servers.mail.trust]\nsecret_data = false\n");
+    expect![[r#"
+        read public_source public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(&written, &["read"]));
+    // Another program of that name is not what is known.
+    let other = "[mcp_servers.mail]\ncommand = \"/opt/portcullis-postbox\"\n";
+    expect![[r#"
+        read public_source secret_data public_sink dangerous_writes
+    "#]]
+    .assert_eq(&traits(other, &["read"]));
+}
+
+#[test]
+fn what_is_inside_is_neither_started_nor_reached() {
+    check(
+        r#"
+[mcp_servers.a]
+bundled = "diary"
+[mcp_servers.b]
+bundled = "notes"
+url = "http://x"
+idle_timeout = "1m"
+"#,
+        expect![[r#"
+            portcullis.toml:3:11: `mcp_servers.a.bundled`: "diary" is none of them
+              3 | bundled = "diary"
+                |           ^^^^^^^
+                = accepted: "notes"
+
+            portcullis.toml:6:1: `mcp_servers.b.url`: it belongs to a server that is started or reached, not to one inside the gateway
+              6 | url = "http://x"
+                | ^^^
+                = remove it
+
+            portcullis.toml:7:1: `mcp_servers.b.idle_timeout`: it belongs to a server that is started or reached, not to one inside the gateway
+              7 | idle_timeout = "1m"
+                | ^^^^^^^^^^^^
+                = remove it"#]],
     );
 }

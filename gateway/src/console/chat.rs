@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use channels::web::{Body, Item, RunState, ToolState};
+use policy::ids::UserName;
 use serde::Deserialize;
 
 use super::cards::CardView;
@@ -275,7 +276,7 @@ async fn chat(api: &Api, who: &Who, name: &str) -> Result<Response, Refused> {
     let Some(group) = all.iter().find(|one| one.name == name) else {
         return Ok(Refused::nothing_there().into_response());
     };
-    let people: Vec<&str> = group.members.iter().map(|one| one.as_str()).collect();
+    let people: Vec<&str> = group.members.iter().map(UserName::as_str).collect();
     Ok(page(&Chat {
         model: group.model.as_deref().map(Text::line),
         script: group.script,

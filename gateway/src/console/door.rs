@@ -97,14 +97,10 @@ async fn let_in(State(api): State<Arc<Api>>, mut request: Request, next: Next) -
         };
     }
     match api.sessions.of(request.headers(), Timestamp::now()).await {
-        Ok(Found::CookieAlone) => shell().await,
+        Ok(Found::CookieAlone) => page(&Shell { assets: &ADDRESSES }),
         Ok(Found::Nobody | Found::Person(_)) => Redirect::to("/login").into_response(),
         Err(error) => Refused::from(error).into_response(),
     }
-}
-
-async fn shell() -> Response {
-    page(&Shell { assets: &ADDRESSES })
 }
 
 async fn login() -> Response {

@@ -186,6 +186,7 @@ pub(super) async fn story(
         Event::Decided { facts, .. } => Some(&**facts),
         Event::Answered { .. }
         | Event::Released { .. }
+        | Event::Labelled { .. }
         | Event::Closed { .. }
         | Event::Refused { .. }
         | Event::Noted { .. } => None,
@@ -298,6 +299,11 @@ fn step(entry: &Entry, event: &Event) -> Step {
             reasons: reasons(&why.reasons, &gates(why)),
             ..blank("Decided again, and begun".to_owned(), "good")
         },
+        Event::Labelled { labels } => {
+            let names: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
+            let title = format!("What it told brought labels: {}", names.join(", "));
+            blank(title, "careful")
+        }
         Event::Closed {
             outcome,
             detail,

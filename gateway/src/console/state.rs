@@ -76,7 +76,7 @@ pub(super) async fn servers(
 #[template(path = "status.html")]
 struct Status {
     lines: Vec<(String, Text)>,
-    caution: Option<String>,
+    caution: Option<&'static str>,
     me: String,
     role: &'static str,
     by_command: bool,
@@ -91,6 +91,7 @@ pub(super) async fn status(
 ) -> Result<Response, Refused> {
     let told = servers::told(&api, &who).await?;
     let members = told.as_object().into_iter().flatten();
+    let members = members.filter(|(name, _)| name.as_str() != "agents");
     let lines = members.map(|(name, value)| {
         let name = name.trim_end_matches("_seconds").replace('_', " ");
         (name.clone(), Text::line(&words(&name, value)))
@@ -100,12 +101,13 @@ pub(super) async fn status(
         Entrance::Socket => None,
     };
     let config = &api.broker.config;
+    let hosted = config.groups.values().any(|group| group.model.is_some());
     let mut groups = config.groups.keys().map(ToString::to_string);
     Ok(page(&Status {
         lines: lines
             .filter(|(_, value)| !value.to_string().is_empty())
             .collect(),
-        caution: api.runs.caution(),
+        caution: hosted.then_some(crate::hosted::NO_SANDBOX),
         me: who.named()?.to_string(),
         role: who.role().as_str(),
         by_command: origin == Some(super::sessions::Origin::Command),

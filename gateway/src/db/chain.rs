@@ -12,6 +12,9 @@ use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, Set, Statement, Transact
 
 use super::{Db, DbError};
 
+/// The most ids that are asked for at once.
+const MOST_IDS: usize = 500;
+
 mod audit {
     use sea_orm::entity::prelude::*;
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -241,6 +244,20 @@ impl Db {
         Ok(())
     }
 
+    /// Whether the log is empty though there is what only comes with a record: tokens, questions,
+    /// labels, open actions.
+    ///
+    /// # Errors
+    /// [`DbError`], if that cannot be read.
+    pub async fn chain_is_missing(&self) -> Result<bool, DbError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM audit) AND NOT EXISTS (SELECT 1 FROM chain_end) \
+                   AND (EXISTS (SELECT 1 FROM tokens) OR EXISTS (SELECT 1 FROM approvals) \
+                   OR EXISTS (SELECT 1 FROM labels) OR EXISTS (SELECT 1 FROM running)) AS missing";
+        let statement = Statement::from_string(self.conn.get_database_backend(), sql);
+        let row = self.conn.query_one_raw(statement).await?;
+        Ok(row.is_some_and(|row| row.try_get("", "missing").unwrap_or(true)))
+    }
+
     /// Adds a link and leaves the end where it was, as only SQL by hand does.
     #[cfg(test)]
     pub(crate) async fn chain_forge(&self, link: &Link, end: &End) -> Result<(), DbError> {
@@ -346,6 +363,23 @@ impl Db {
         rows.into_iter()
             .map(|row| Ok(row.try_get::<String>("", "id")?))
             .collect()
+    }
+
+    /// All entries of the actions in whose entries a text occurs, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn entries_with(&self, text: &str) -> Result<Vec<Entry>, DbError> {
+        let sql = "SELECT DISTINCT id FROM audit WHERE instr(body, ?1) > 0";
+        let backend = self.conn.get_database_backend();
+        let ids = Statement::from_sql_and_values(backend, sql, [text.into()]);
+        let ids = self.conn.query_all_raw(ids).await?;
+        let ids: Result<Vec<String>, _> = ids.iter().map(|row| row.try_get("", "id")).collect();
+        let mut entries = Vec::new();
+        for ids in ids?.chunks(MOST_IDS) {
+            entries.extend(self.entries_of(ids.to_vec()).await?);
+        }
+        Ok(entries)
     }
 
     /// The ids of the newest actions, newest first; with a text, of those in whose entries it occurs.

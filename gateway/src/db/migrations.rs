@@ -7,8 +7,10 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let mut steps: Vec<Box<dyn MigrationTrait>> = vec![Box::new(First), Box::new(Sessions)];
+        let mut steps: Vec<Box<dyn MigrationTrait>> =
+            vec![Box::new(First), Box::new(Usage), Box::new(Sessions)];
         steps.extend(channels::db::migrations());
+        steps.extend(groups::db::migrations());
         steps
     }
 }
@@ -44,6 +46,31 @@ const TABLES: [&str; 8] = [
 impl MigrationTrait for First {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in TABLES {
+            manager.get_connection().execute_unprepared(table).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Usage;
+
+impl MigrationName for Usage {
+    fn name(&self) -> &'static str {
+        "m0002_usage"
+    }
+}
+
+const USAGE: [&str; 2] = [
+    "CREATE TABLE usage (action TEXT PRIMARY KEY NOT NULL, at BIGINT NOT NULL, \"group\" TEXT NOT NULL, \
+     conversation TEXT NOT NULL, run TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, input BIGINT NOT NULL, \
+     output BIGINT NOT NULL, cache_read BIGINT NOT NULL, cache_write BIGINT NOT NULL, status INTEGER NOT NULL)",
+    "CREATE INDEX usage_by_time ON usage (at)",
+];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Usage {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in USAGE {
             manager.get_connection().execute_unprepared(table).await?;
         }
         Ok(())

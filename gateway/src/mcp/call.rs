@@ -18,6 +18,10 @@ use crate::broker::{Call, Note, unknown};
 /// clients after 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// Resources of this scheme keep their URIs on every endpoint: hosts know them from the definitions of
+/// tools, which are passed on as they came (SEP-1865).
+const UI: &str = "ui://";
+
 /// Answers one request into its log.
 pub(super) async fn answer(
     mcp: &Arc<Mcp>,
@@ -61,7 +65,7 @@ pub(super) async fn answer(
                 ),
             }
         }
-        _ => match Target::read(caller, method, &params) {
+        _ => match Target::read(mcp, caller, method, &params).await {
             Ok(target) => Box::pin(act(mcp, caller, id, target, params, log)).await,
             Err(error) => end("error", &error.to_string()),
         },
@@ -107,7 +111,12 @@ struct Target {
 }
 
 impl Target {
-    fn read(caller: &Caller, method: &str, params: &Map<String, Value>) -> Result<Self, Value> {
+    async fn read(
+        mcp: &Arc<Mcp>,
+        caller: &Caller,
+        method: &str,
+        params: &Map<String, Value>,
+    ) -> Result<Self, Value> {
         let scope = caller.scope.as_deref();
         let text = |name: &str| {
             let missing =
@@ -141,7 +150,13 @@ impl Target {
             }
             Method::Read | Method::Subscribe | Method::Unsubscribe => {
                 let public = text("uri")?;
-                let (server, uri) = split(scope, public, "+").ok_or_else(unknown)?;
+                let found = if scope.is_none() && public.starts_with(UI) {
+                    let server = lists::server_of(mcp, caller, public).await;
+                    server.map(|server| (server, public.to_owned()))
+                } else {
+                    split(scope, public, "+")
+                };
+                let (server, uri) = found.ok_or_else(unknown)?;
                 Ok(Self {
                     method,
                     server,
@@ -149,6 +164,7 @@ impl Target {
                     name: uri,
                 })
             }
+            Method::Model => Err(unknown()),
             Method::Complete => {
                 let odd =
                     || json!({ "code": -32602, "message": "`ref` is missing or not understood" });
@@ -198,7 +214,7 @@ fn split(scope: Option<&str>, public: &str, mark: &str) -> Option<(String, Strin
 
 /// The URI by which clients know a server's resource.
 pub(super) fn public_uri(scope: Option<&str>, server: &str, uri: &str) -> String {
-    if scope.is_some() || uri.starts_with("ui://") {
+    if scope.is_some() || uri.starts_with(UI) {
         uri.to_owned()
     } else {
         format!("{server}+{uri}")
@@ -221,12 +237,13 @@ async fn act(
     } = target;
     let token = wire::meta(&params, "progressToken").cloned();
     let meta = params.get("_meta").and_then(Value::as_object).map(|meta| {
-        let kept = meta
-            .iter()
-            .filter(|(name, _)| *name != "progressToken" && !name.starts_with(RESERVED));
+        let kept = meta.iter().filter(|(name, _)| {
+            *name != "progressToken" && *name != agent::RESUMED && !name.starts_with(RESERVED)
+        });
         kept.map(|(name, value)| (name.clone(), value.clone()))
             .collect::<Map<String, Value>>()
     });
+    let resumed = wire::meta(&params, agent::RESUMED) == Some(&Value::Bool(true));
     let (notes, heard) = mpsc::channel(64);
     let call = Call {
         principal: caller.principal.clone(),
@@ -235,6 +252,7 @@ async fn act(
         name: name.clone(),
         args,
         meta: meta.filter(|meta| !meta.is_empty()),
+        resumed: resumed && caller.principal.run().is_some(),
         cancel: log.cancel.clone(),
         present: log.present.clone(),
         notes,

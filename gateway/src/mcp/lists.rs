@@ -112,6 +112,20 @@ pub(super) async fn list(
     })
 }
 
+/// The server that lists a resource under a URI which does not name it. Two of a caller's servers
+/// that do are none: neither may speak for the other.
+pub(super) async fn server_of(mcp: &Arc<Mcp>, caller: &Caller, uri: &str) -> Option<String> {
+    let listings = listings(mcp, caller).await.ok()?;
+    let mut servers = listings.into_iter().filter_map(|(server, listing)| {
+        let has = listing.resources.iter().any(|item| item.name == uri);
+        has.then_some(server)
+    });
+    match (servers.next(), servers.next()) {
+        (Some(one), None) => Some(one),
+        _ => None,
+    }
+}
+
 /// The listings of the servers that a caller may use, in the order of their names.
 async fn listings(
     mcp: &Arc<Mcp>,

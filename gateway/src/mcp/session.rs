@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::stream::Log;
+use super::stream::{Log, OWN};
 use crate::identity::Principal;
 
 /// A session without a request for this long, and without a stream, is forgotten: clients go away
@@ -51,7 +51,7 @@ impl Session {
     ) -> Arc<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         Arc::new(Self {
-            own: Log::new("own".to_owned()),
+            own: Log::new(OWN.to_owned()),
             id,
             principal,
             scope,
@@ -91,7 +91,7 @@ impl Session {
     pub(super) fn resume(&self, event: &str) -> Option<(Arc<Log>, u64)> {
         let (log, number) = event.rsplit_once('.')?;
         let number = number.parse().ok()?;
-        if log == "own" {
+        if log == OWN {
             return Some((self.own.clone(), number));
         }
         let inner = self.lock();
@@ -160,7 +160,7 @@ impl Sessions {
         all.retain(|_, one| one.busy() || now.duration_since(one.used()) < IDLE);
         let mut mine: Vec<(Timestamp, String)> = all
             .values()
-            .filter(|one| one.principal.token == session.principal.token && !one.busy())
+            .filter(|one| one.principal.key() == session.principal.key() && !one.busy())
             .map(|one| (one.used(), one.id.clone()))
             .collect();
         if mine.len() >= PER_TOKEN {
@@ -180,7 +180,7 @@ impl Sessions {
         scope: Option<&str>,
     ) -> Option<Arc<Session>> {
         let session = self.lock().get(id).cloned()?;
-        (session.principal.token == principal.token && session.scope.as_deref() == scope)
+        (session.principal.key() == principal.key() && session.scope.as_deref() == scope)
             .then_some(session)
     }
 

@@ -19,6 +19,8 @@ use crate::broker::{Broker, Receipt};
 const KEPT: usize = 256;
 /// The most bytes of these, but the newest is kept however long it is.
 const KEPT_BYTES: usize = 1024 * 1024;
+/// The id of a session's own log, whose events go to one stream alone.
+pub(super) const OWN: &str = "own";
 /// How often a silent stream says that it is there. Load balancers and SDKs give up after a minute
 /// or more.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
@@ -44,6 +46,10 @@ struct Inner {
     next: u64,
     ended: bool,
     receipt: Option<Receipt>,
+    /// The streams of a log whose events go to one alone: the last that came.
+    streams: Vec<u64>,
+    /// The last event that went to one of these.
+    sent: u64,
 }
 
 impl Log {
@@ -171,8 +177,69 @@ impl Log {
             .collect()
     }
 
+    /// The last event that some stream was given, where each goes to one alone.
+    pub(super) fn sent(&self) -> u64 {
+        self.lock().sent
+    }
+
     fn take_receipt(&self) -> Option<Receipt> {
         self.lock().receipt.take()
+    }
+}
+
+/// A stream's turn on a log whose events go to one alone. A message must not go out on several
+/// streams of a session (MCP, *Multiple Connections*); the newest gets it, for of an older one it may
+/// not be known yet that it broke.
+#[derive(Debug)]
+struct Turn {
+    log: Arc<Log>,
+    number: u64,
+    passed: bool,
+}
+
+impl Turn {
+    fn new(log: Arc<Log>) -> Self {
+        let number = {
+            let mut inner = log.lock();
+            let number = inner.streams.last().map_or(1, |last| last + 1);
+            inner.streams.push(number);
+            number
+        };
+        Self {
+            log,
+            number,
+            passed: false,
+        }
+    }
+
+    /// What this stream is to send now, after what it has seen.
+    fn take(&mut self, seen: u64) -> Vec<(u64, Bytes)> {
+        let mut inner = self.log.lock();
+        if inner.streams.last() != Some(&self.number) {
+            self.passed = true;
+            return Vec::new();
+        }
+        // What others sent meanwhile is not sent again. What a client asks for again is.
+        let seen = if std::mem::take(&mut self.passed) {
+            seen.max(inner.sent)
+        } else {
+            seen
+        };
+        let events = inner.events.iter().filter(|(number, _)| *number > seen);
+        let events: Vec<(u64, Bytes)> = events.cloned().collect();
+        if let Some((last, _)) = events.last() {
+            inner.sent = inner.sent.max(*last);
+        }
+        events
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut inner = self.log.lock();
+        inner.streams.retain(|one| *one != self.number);
+        drop(inner);
+        self.log.version.send_modify(|version| *version += 1);
     }
 }
 
@@ -252,23 +319,28 @@ impl Follow {
     /// Follows as server-sent events, from after an event on.
     pub(super) fn events(guard: Guard, seen: u64, style: Style) -> Self {
         let log = guard.log.clone();
-        let first = if style.primed && seen == 0 {
-            Bytes::from(format!("id: {}.0\nretry: 1000\ndata: \n\n", log.id))
+        let turn = log.is(OWN).then(|| Turn::new(log.clone()));
+        let first = if style.primed && (seen == 0 || turn.is_some()) {
+            Bytes::from(format!("id: {}.{seen}\nretry: 1000\ndata: \n\n", log.id))
         } else {
             Bytes::from_static(b": portcullis\n\n")
         };
         let version = log.version.subscribe();
-        let state = (log, version, seen, VecDeque::from([first]), style);
+        let state = (log, version, seen, VecDeque::from([first]), turn);
         let inner = futures::stream::unfold(
             state,
-            |(log, mut version, mut seen, mut ready, style)| async move {
+            move |(log, mut version, mut seen, mut ready, mut turn)| async move {
                 loop {
                     if let Some(next) = ready.pop_front() {
-                        return Some((next, (log, version, seen, ready, style)));
+                        return Some((next, (log, version, seen, ready, turn)));
                     }
                     version.mark_unchanged();
                     let ended = log.ended();
-                    for (number, message) in log.after(seen) {
+                    let events = match &mut turn {
+                        Some(turn) => turn.take(seen),
+                        None => log.after(seen),
+                    };
+                    for (number, message) in events {
                         seen = number;
                         ready.push_back(frame(&log.id, number, &message, style.ids));
                     }
@@ -354,5 +426,29 @@ mod tests {
         assert_eq!(kept.len(), 5);
         assert_eq!(log.ended_bytes(), Some(KEPT_BYTES + 6));
         assert_eq!(log.answer().as_deref(), Some(&b"answer"[..]));
+    }
+
+    #[test]
+    fn an_event_goes_to_the_newest_stream_alone() {
+        let log = Log::new(OWN.to_owned());
+        let numbers = |turn: &mut Turn, seen: &mut u64| {
+            let events = turn.take(*seen);
+            *seen = events.last().map_or(*seen, |(number, _)| *number);
+            let numbers: Vec<u64> = events.into_iter().map(|(number, _)| number).collect();
+            numbers
+        };
+        log.push("one");
+        let (mut first, mut a) = (Turn::new(log.clone()), log.sent());
+        assert_eq!(numbers(&mut first, &mut a), [1]);
+        let (mut second, mut b) = (Turn::new(log.clone()), log.sent());
+        log.push("two");
+        assert_eq!(numbers(&mut first, &mut a), [0; 0]);
+        assert_eq!(numbers(&mut second, &mut b), [2]);
+        drop(second);
+        log.push("three");
+        assert_eq!(numbers(&mut first, &mut a), [3]);
+        // One that broke, and comes back for what it did not see.
+        let (mut third, mut c) = (Turn::new(log.clone()), 1);
+        assert_eq!(numbers(&mut third, &mut c), [2, 3]);
     }
 }

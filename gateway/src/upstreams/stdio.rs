@@ -5,24 +5,27 @@
 //! the caller's own deadline; what was still queued when its caller left is never written.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
     path::Path,
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use runtimes::{
+    house::{Lodger, Tenant},
+    tail::Tail,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::ChildStdin,
     sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
 
 use super::{
     Reply, Shared, UpstreamError,
@@ -36,12 +39,6 @@ use super::{
 const QUEUE: usize = 32;
 /// Small messages of our own (cancellations, answers to pings) that wait for the writer.
 const CONTROL_QUEUE: usize = 256;
-/// How much of stderr is kept, in bytes.
-const STDERR: usize = 64 * 1024;
-/// How many of its last lines explain a failure.
-const LAST_LINES: usize = 8;
-/// How long a supervisor may take to end its tree; it needs half of it at worst.
-const END_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long the rest of the output may take after the process ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -52,7 +49,7 @@ pub(super) struct Pipes {
     requests: mpsc::Sender<Line>,
     control: mpsc::Sender<Vec<u8>>,
     pub(super) pid: u32,
-    stderr: Arc<Mutex<VecDeque<u8>>>,
+    stderr: Tail,
     status: Arc<Mutex<Option<ExitStatus>>>,
 }
 
@@ -90,26 +87,22 @@ impl Pipes {
             cwd,
             max_message,
         } = program;
-        let mut command = shared.house.command(server, command, args, cwd, &env)?;
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let (mut child, pid) = {
-            let mut supervisors = lock(&shared.supervisors);
-            let child = command.spawn()?;
-            let pid = child.id().unwrap_or_default();
-            supervisors.insert(pid);
-            (child, pid)
-        };
+        let mut tenant = shared.house.take_in(&Lodger {
+            home: server,
+            program: command.as_ref(),
+            args,
+            env: &env,
+            cwd,
+        })?;
         let no_pipe = || io::Error::other("a pipe is missing");
-        let stdin = child.stdin.take().ok_or_else(no_pipe)?;
-        let stdout = child.stdout.take().ok_or_else(no_pipe)?;
-        let stderr = child.stderr.take().ok_or_else(no_pipe)?;
+        let stdin = tenant.stdin.take().ok_or_else(no_pipe)?;
+        let stdout = tenant.stdout.take().ok_or_else(no_pipe)?;
+        let stderr = tenant.stderr.take().ok_or_else(no_pipe)?;
+        let pid = tenant.pid;
 
         let (requests, queued) = mpsc::channel(QUEUE);
         let (control, controls) = mpsc::channel(CONTROL_QUEUE);
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let tail = Tail::default();
         let status = Arc::new(Mutex::new(None));
         tasks.spawn(write(
             stdin,
@@ -125,14 +118,8 @@ impl Pipes {
             closed: closed.clone(),
         };
         tasks.spawn(reading.run(stdout));
-        tasks.spawn(keep_tail(stderr, Arc::clone(&tail)));
-        let supervised = Supervised {
-            server: server.to_owned(),
-            pid,
-            shared: Arc::clone(shared),
-            status: Arc::clone(&status),
-        };
-        tasks.spawn(supervised.wait(child, closed.clone()));
+        tasks.spawn(tail.clone().follow(stderr));
+        tasks.spawn(see_out(tenant, Arc::clone(&status), closed.clone()));
         Ok(Self {
             inbox,
             requests,
@@ -174,14 +161,11 @@ impl Pipes {
             || "it closed its output".to_owned(),
             |s| format!("it ended with {s}"),
         );
-        let tail: Vec<u8> = lock(&self.stderr).iter().copied().collect();
-        let text = String::from_utf8_lossy(&tail);
-        let mut lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
-        lines.reverse();
+        let lines = self.stderr.lines();
         if lines.is_empty() {
             status
         } else {
-            format!("{status}: {}", lines.join("\n"))
+            format!("{status}: {lines}")
         }
     }
 }
@@ -307,43 +291,16 @@ async fn read_line(
     }
 }
 
-async fn keep_tail(mut stderr: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<u8>>>) {
-    let mut bytes = vec![0; 8 * 1024];
-    while let Ok(count @ 1..) = stderr.read(&mut bytes).await {
-        let mut tail = lock(&tail);
-        tail.extend(bytes.iter().take(count));
-        let excess = tail.len().saturating_sub(STDERR);
-        tail.drain(..excess);
-    }
-}
-
-struct Supervised {
-    server: String,
-    pid: u32,
-    shared: Arc<Shared>,
+/// Waits for the supervisor, which ends when its tree is gone.
+async fn see_out(
+    tenant: Tenant,
     status: Arc<Mutex<Option<ExitStatus>>>,
-}
-
-impl Supervised {
-    /// Waits for the supervisor, which ends when its tree is gone.
-    async fn wait(self, mut child: Child, closed: CancellationToken) {
-        let ended = tokio::select! {
-            ended = child.wait() => ended.ok(),
-            () = closed.cancelled() => {
-                if let Ok(ended) = timeout(END_TIMEOUT, child.wait()).await {
-                    ended.ok()
-                } else {
-                    warn!(server.name = %self.server, "a supervisor did not end and was killed");
-                    _ = child.kill().await;
-                    None
-                }
-            }
-        };
-        *lock(&self.status) = ended;
-        lock(&self.shared.supervisors).remove(&self.pid);
-        // The reader closes the connection when it has read what is left; this is for a pipe that
-        // somebody outside the tree holds open.
-        _ = timeout(DRAIN_TIMEOUT, closed.cancelled()).await;
-        closed.cancel();
-    }
+    closed: CancellationToken,
+) {
+    let ended = tenant.see_out(&closed).await;
+    *lock(&status) = ended;
+    // The reader closes the connection when it has read what is left; this is for a pipe that
+    // somebody outside the tree holds open.
+    _ = timeout(DRAIN_TIMEOUT, closed.cancelled()).await;
+    closed.cancel();
 }

@@ -12,9 +12,17 @@ CLAUDE = CLIENTS / "bin/claude"
 
 
 class Claude:
-    """One headless run. `events` is what it printed, one value a line."""
+    """One headless run. `events` is what it printed, one value a line. It reaches the model at `base_url`, or directly."""
 
-    def __init__(self, model: Model, url: str, token: str | None, prompt: str = "Do what the script says."):
+    def __init__(
+        self,
+        model: Model,
+        url: str,
+        token: str | None,
+        prompt: str = "Do what the script says.",
+        base_url: str | None = None,
+        key: str = "not-a-key",
+    ):
         assert CLAUDE.exists(), "Claude Code is not installed: run .ci/setup"
         self.home = tempfile.TemporaryDirectory(prefix="portcullis-claude-")
         home = Path(self.home.name)
@@ -31,8 +39,8 @@ class Claude:
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(home),
             "LANG": "C.UTF-8",
-            "ANTHROPIC_BASE_URL": model.url,
-            "ANTHROPIC_API_KEY": "not-a-key",
+            "ANTHROPIC_BASE_URL": base_url or model.url,
+            "ANTHROPIC_API_KEY": key,
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
         }

@@ -8,12 +8,14 @@
 Leaving the `with` stops it and fails if a process it started is still there.
 """
 
+import http.client
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -140,7 +142,7 @@ class Gateway:
 
     def up(self, *arguments: str, listen: str = "127.0.0.1:0", seconds: float = 20) -> "Gateway":
         """Starts it and waits for `ready`."""
-        command = [str(BIN), "up", "--config", str(self.config), "--data", str(self.data), "--listen", listen, *arguments]
+        command = [str(BIN), "up", *self.places(), "--listen", listen, *arguments]
         log = self.log.open("ab")
         begun = self.log.stat().st_size
         self.process = subprocess.Popen(
@@ -222,9 +224,14 @@ class Gateway:
         home.mkdir(exist_ok=True)
         return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(home), "LANG": "C.UTF-8", "RUST_BACKTRACE": "1"}
 
+    def places(self) -> list:
+        """Where its configuration and data are; without a configuration, the data alone."""
+        config = ["--config", str(self.config)] if self.config else []
+        return [*config, "--data", str(self.data)]
+
     def run(self, *arguments: str, seconds: float = 30) -> subprocess.CompletedProcess:
         """A command on this directory, whatever comes of it."""
-        command = [str(BIN), *arguments, "--config", str(self.config), "--data", str(self.data)]
+        command = [str(BIN), *arguments, *self.places()]
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, env=self.environment(), cwd="/"
         )
@@ -253,6 +260,21 @@ class Gateway:
         assert done.returncode == 0, done.stderr
         assert re.fullmatch(r"\S+\n", done.stdout), "more than the token: %r" % done.stdout
         return done.stdout.strip()
+
+    def api(self, method: str, path: str, body=None) -> dict:
+        """A request on the owner's socket."""
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(self.data / "portcullis.sock"))
+        try:
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, "/api/v1" + path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            assert answer.status == 200, "%s %s: %d %s" % (method, path, answer.status, text)
+            return json.loads(text)
+        finally:
+            connection.close()
 
     def questions(self, state: str = "pending") -> list:
         return [row for row in self.rows("approvals", "--all") if row["state"] == state]

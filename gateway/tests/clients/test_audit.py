@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from driver import BIN, Gateway, group, stand_in
-from mcp_http import call
+from driver import BIN, Gateway, group, stand_in, wait_for
+from mcp_http import call, send
 
 WRITES = {"public_source": False, "secret_data": False, "public_sink": False, "dangerous_writes": True}
 
@@ -131,6 +131,23 @@ def test_all_rows_removed(copy):
     assert copy.verify()[0] == 1
 
 
+def test_the_log_and_its_end_removed(copy):
+    copy.db.execute("delete from audit")
+    copy.db.execute("delete from chain_end")
+    copy.found_out([1], "an emptied log")
+
+
+def test_an_emptied_log_is_noted_at_the_next_start(gateway):
+    gate = gateway(lambda gate: group("dev", []))
+    gate.token("dev")
+    gate.stop()
+    with sqlite3.connect(gate.data / "portcullis.db") as db:
+        db.execute("delete from audit")
+        db.execute("delete from chain_end")
+    gate.up()
+    assert "found empty" in gate.audit()[0]["tool"], gate.audit()
+
+
 def test_a_row_inserted(copy):
     columns = [row[1] for row in copy.db.execute("pragma table_info(audit)")]
     rowid, seq, id = copy.rows[-1]
@@ -168,3 +185,28 @@ def test_the_log_tells_the_story(history):
     for row in history.records:
         assert {"seq", "id", "at", "kind", "group", "conversation", "principal", "tool", "args", "decision", "rules"} <= set(row)
         assert {"labels", "approval", "outcome", "hash", "prev"} <= set(row)
+
+
+def test_a_log_that_cannot_be_written_loses_no_end(gateway):
+    gate = gateway(lambda gate: stand_in(gate.scratch, "odd") + group("dev", ["odd"]))
+    token = gate.token("dev")
+    trace = gate.files / "trace"
+    answers: list = []
+    arguments = {"path": str(trace), "steps": 30}
+    begun = threading.Thread(target=lambda: answers.append(call(gate, token, "odd__count", arguments)))
+    begun.start()
+    wait_for(lambda: [row for row in gate.audit() if row["outcome"] == "running"], 10, "record of the call")
+    with sqlite3.connect(gate.data / "portcullis.db", isolation_level=None, timeout=10) as held:
+        held.execute("begin immediate")
+        begun.join(20)
+        assert trace.read_text() == "counted\n"
+        waits = wait_for(lambda: (lambda a: a.status == 503 and a)(send(gate.port, "GET", "/readyz")), 20, "word of the log")
+        assert b"1 records wait" in waits.body, waits.body
+        assert gate.cli("status")["records_waiting"] == 1
+        refused = call(gate, token, "odd__echo", {"text": "x"})
+        assert refused.result["isError"] and "the log cannot be written" in refused.text, refused.body
+        held.execute("rollback")
+    wait_for(lambda: send(gate.port, "GET", "/readyz").status == 200, 20, "log that is written again")
+    (row,) = [row for row in gate.audit() if "count" in (row["tool"] or "")]
+    assert row["outcome"] == "ok", row
+    assert call(gate, token, "odd__echo", {"text": "goes on"}).text == "goes on"

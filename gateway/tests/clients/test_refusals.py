@@ -1,11 +1,14 @@
 """Everything that must be refused, over plain HTTP and on the command line, and what it leaves undisturbed."""
 
 import base64
+import http.client
 import json
 import os
 import signal
 import socket
+import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -36,7 +39,7 @@ class Held:
         def run():
             try:
                 self.answer = call(gate, token, "odd__append", arguments)
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 self.answer = error
 
         self.thread = threading.Thread(target=run, daemon=True)
@@ -118,6 +121,23 @@ def test_a_revoked_token(gateway):
     gate.up()
     refused_as_stranger(ask(gate, token, "tools/list"))
     assert ask(gate, other, "tools/list").status == 200, "a token dies with a restart"
+
+
+def test_what_a_revoked_token_follows_ends(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev", "--name", "laptop")
+    (row,) = [row for row in gate.rows("token", "list") if row["name"] == "laptop"]
+    held = Held(gate, token)
+    ended: list = []
+    listen = {"notifications": {"toolsListChanged": True}}
+    threading.Thread(target=lambda: ended.append(ask(gate, token, "subscriptions/listen", listen)), daemon=True).start()
+    time.sleep(1)
+    assert held.thread.is_alive() and not ended
+    gate.cli("token", "revoke", str(row["id"]))
+    wait_for(lambda: ended, 5, "end of the stream")
+    held.thread.join(5)
+    assert not held.thread.is_alive() and not held.trace.exists()
+    assert "result" not in held.answer.body.decode(), held.answer.body
 
 
 def test_a_token_for_another_audience(gateway):
@@ -242,6 +262,26 @@ def test_a_body_over_the_limit(gateway, chunked):
     assert ask(gate, token, "tools/list").status == 200
 
 
+def test_long_requests_that_wait_are_limited(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev")
+    answers: list = []
+
+    def append(number):
+        text = str(number) + "z" * 4_100_000
+        try:
+            answers.append(call(gate, token, "odd__append", {"path": str(gate.files / "trace"), "text": text}))
+        except (OSError, http.client.HTTPException):
+            pass  # the gateway is killed below
+
+    for number in range(18):  # together more than 64 MiB
+        threading.Thread(target=append, args=(number,), daemon=True).start()
+    wait_for(lambda: answers, 120, "refusal of a request")
+    assert answers[0].code == -32000 and "MiB" in answers[0].message["error"]["message"], answers[0].body
+    assert call(gate, gate.token("dev"), "odd__echo", {"text": "others"}).text == "others"
+    gate.kill()
+
+
 def test_what_is_not_json(gateway):
     gate = gateway(two_groups)
     headers, _ = modern("tools/list", Authorization="Bearer " + gate.token("dev"))
@@ -282,6 +322,24 @@ def test_unknown_and_ungranted_look_the_same(gateway):
     assert "odd__echo" in listed and not [name for name in listed if name.startswith("hidden")]
 
 
+def test_a_page_of_a_server_is_found_by_its_own_uri(gateway):
+    def pages(gate):
+        servers = [stand_in(gate.scratch, name).replace("stand_in.py\"", "stand_in.py\", \"--ui\", \"%s\"" % name) for name in ("one", "two", "hidden")]
+        return "\n".join([*servers, group("dev", ["one", "two"]), group("other", ["hidden"])])
+
+    gate = gateway(pages)
+    token = gate.token("dev")
+    listed = [resource["uri"] for resource in ask(gate, token, "resources/list").result["resources"]]
+    assert "ui://one/page+1" in listed and "ui://two/page+1" in listed, listed
+    for name in ("one", "two"):
+        (page,) = ask(gate, token, "resources/read", {"uri": "ui://%s/page+1" % name}).result["contents"]
+        assert page == {"uri": "ui://%s/page+1" % name, "text": "page of " + name}
+    refused = [ask(gate, token, "resources/read", {"uri": uri}) for uri in ("ui://shared", "ui://hidden/page+1", "ui://nowhere", "nowhere+x://y")]
+    assert {json.dumps(answer.message["error"]) for answer in refused} == {json.dumps({"code": -32602, "message": "unknown resource"})}
+    (page,) = ask(gate, token, "resources/read", {"uri": "ui://shared"}, path="/mcp/two").result["contents"]
+    assert page["text"] == "page of two"
+
+
 def test_arguments_against_the_schema(gateway):
     gate = gateway(two_groups)
     token = gate.token("dev")
@@ -291,6 +349,30 @@ def test_arguments_against_the_schema(gateway):
     answer = call(gate, token, "odd__append", {"path": 1})
     assert answer.result["isError"], "a person was asked about a call that cannot be"
     assert gate.rows("approvals", "--all") == []
+
+
+def test_what_is_sent_as_meta_is_in_the_log(gateway):
+    gate = gateway(two_groups)
+    token = gate.token("dev")
+
+    def echo(text, meta):
+        params = {"name": "odd__echo", "arguments": {"text": text}, "_meta": meta}
+        return ask(gate, token, "tools/call", params, seconds=10)
+
+    assert echo("x", {"example/trace": "t1", "session_token": "hush", "progressToken": 7}).text == "x"
+    (row,) = gate.audit()[-1:]
+    assert row["decision"] == "allow" and row["meta"] == {"example/trace": "t1", "session_token": "•••"}, row
+    assert echo("plain", {"progressToken": 7}).text == "plain"
+    assert "meta" not in gate.audit()[-1], "what is reserved is not sent, so it is not in the log"
+
+    key = "ghp_0123456789abcdef0123456789abcdef0123"
+    held = threading.Thread(target=lambda: echo("y", {"example/key": key}), daemon=True)
+    held.start()
+    question = gate.wait_for_question("echo")
+    assert any("/_meta/example~1key" in reason for reason in question["reasons"]), question
+    assert key not in json.dumps(gate.audit()), "the log holds the credential"
+    gate.cli("deny", question["id"])
+    held.join(10)
 
 
 # --- forged approvals ---------------------------------------------------------------------------------------------
@@ -314,7 +396,24 @@ def test_the_agents_token_decides_nothing(gateway):
             assert held.id.encode() not in answer.body
     assert held.still_waits()
     assert "approv" in gate.logged()[said:], "nothing in the log of a forged approval"
-    gate.cli("deny", held.id)
+    # What was answered is on the disk: nothing is left to write when it is killed at once.
+    send(gate.port, "POST", "/api/v1/approvals/last/approve", headers, b'{"for":"once"}')
+    gate.kill()
+    assert "approvals/last/approve" in gate.audit()[-1]["tool"], gate.audit()[-1]
+
+
+def test_a_question_that_cannot_be_read_back_is_settled(gateway):
+    gate = gateway(two_groups)
+    held = Held(gate, gate.token("dev"))
+    gate.stop()
+    with sqlite3.connect(gate.data / "portcullis.db") as db:
+        db.execute("update approvals set sealed = x'00'")
+    gate.up()
+    question = gate.question(held.id)
+    assert question["state"] == "withdrawn" and "cannot be read back" in question["reason"], question
+    (row,) = [row for row in gate.audit() if "append" in row["tool"]]
+    assert row["outcome"] == "refused" and "cannot be read back" in row["detail"], row
+    assert gate.run("approve", held.id).returncode == 1 and not held.trace.exists()
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import threading
 import time
 
 from driver import BIN, STRICTLY_TRUSTED, group, stand_in, wait_for
-from mcp_http import call
+from mcp_http import ask, call
 
 WRITES = {**STRICTLY_TRUSTED, "dangerous_writes": True}
 
@@ -85,6 +85,29 @@ def test_one_line_without_an_end(gateway):
     undisturbed(gate, token)
 
 
+def test_a_schema_that_is_a_bomb(gateway):
+    gate = gateway(two_servers)
+    token = gate.token("dev")
+    undisturbed(gate, token)
+    begun = time.monotonic()
+    assert call(gate, token, "odd__bomb", {"a": 1, "b": [2]}).text == "not checked"
+    assert time.monotonic() - begun < 2
+    assert call(gate, token, "odd__echo", {"text": 1}).result["isError"], "an ordinary schema is not checked any more"
+
+
+def test_two_tools_of_one_name(gateway):
+    def twice(gate):
+        return stand_in(gate.scratch, "odd").replace("stand_in.py\"", "stand_in.py\", \"--twice\"") + group("dev", ["odd"])
+
+    gate = gateway(twice)
+    token = gate.token("dev")
+    listed = [tool for tool in ask(gate, token, "tools/list").result["tools"] if tool["name"] == "odd__echo"]
+    assert [tool["description"] for tool in listed] == ["echo"], listed
+    assert call(gate, token, "odd__echo", {"text": "the first"}).text == "the first"
+    (row,) = gate.rows("servers")
+    assert "more than one tool named echo" in row["last_error"], row
+
+
 def test_a_program_that_is_not_there(gateway):
     from driver import server
 
@@ -136,6 +159,22 @@ def test_a_server_and_its_children_cannot_approve(gateway):
     assert gate.logged()[said:].strip(), "nothing in the log of a forged approval"
     gate.cli("deny", id)
     held.join(20)
+
+
+def test_what_a_secrets_command_leaves_behind_is_no_owner(gateway):
+    def orphan(gate):
+        said = gate.files / "said"
+        attempt = "sleep 3; %s status --config %s --data %s >%s 2>&1; echo done >>%s" % (BIN, gate.config, gate.data, said, said)
+        # Twice forked: its parents are gone when it knocks.
+        script = "(setsid sh -c '(%s) &' >/dev/null 2>&1 </dev/null &); echo a-secret-of-the-server" % attempt
+        env = {"TOKEN": {"command": ["/bin/sh", "-c", script]}}
+        return stand_in(gate.scratch, "odd", env=env) + group("dev", ["odd"])
+
+    gate = gateway(orphan)
+    said = gate.files / "said"
+    wait_for(lambda: said.exists() and "done" in said.read_text(), 20, "attempt of the orphan")
+    assert "does not speak for its owner" in said.read_text(), said.read_text()
+    assert gate.cli("status")["groups"] == ["dev"], "the owner is not let in any more"
 
 
 def test_text_in_a_result_is_only_text(gateway):

@@ -7,6 +7,7 @@
     reason = "a helper of a test fails the test like the test itself"
 )]
 
+mod agents;
 mod cli;
 mod tidy;
 mod upstreams;

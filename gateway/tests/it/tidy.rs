@@ -40,13 +40,23 @@ const FOLDERS: [&str; 8] = [
 const SECOND_CRYPTO: [&str; 5] = ["ring", "openssl", "openssl-sys", "native-tls", "boring"];
 
 /// What the source may hold only in some places.
-const KEPT_TO: [(&str, &[&str]); 7] = [
+const KEPT_TO: [(&str, &[&str]); 8] = [
     (
         "env::var",
-        &["gateway/src/config.rs", "gateway/src/config/"],
+        &[
+            "gateway/src/config.rs",
+            "gateway/src/config/",
+            // Programs of their own, with environments of their own.
+            "mcp-servers/postbox/src/main.rs",
+            "agent/src/start.rs",
+        ],
     ),
     ("env::{", &[]),
     ("env::home_dir", &[]),
+    (
+        "env::current_exe",
+        &["gateway/src/config.rs", "agent/src/start.rs"],
+    ),
     ("env::current_dir", &[]),
     (
         "sea_orm::",
@@ -75,6 +85,7 @@ const KEPT_TO: [(&str, &[&str]); 7] = [
             "gateway/src/mcp/",
             "gateway/src/upstreams.rs",
             "gateway/src/upstreams/",
+            "mcp-servers/",
         ],
     ),
 ];

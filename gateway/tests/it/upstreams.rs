@@ -16,10 +16,11 @@ use std::{
 use gateway::{
     secrets::Secret,
     upstreams::{
-        Event, Homes, MAX_MESSAGE, Reply, Request, Spec, State, Status, Transport, UpstreamError,
+        Event, MAX_MESSAGE, Reply, Request, Spec, State, Status, Transport, UpstreamError,
         Upstreams,
     },
 };
+use runtimes::house::Plan;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -80,11 +81,19 @@ fn house_in(dir: TempDir, specs: Vec<Spec>) -> House {
     fs::set_permissions(&protected, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(protected.join("secret"), "hush").unwrap();
     let (tx, events) = mpsc::unbounded_channel();
-    let homes = Homes {
+    let plan = Plan {
         root: dir.path().join("homes"),
         protected: vec![protected],
+        supervisor: portcullis(),
+        path: None,
+        bundled: None,
     };
-    let upstreams = Upstreams::with_supervisor(specs, homes, tx, portcullis());
+    let upstreams = Upstreams::new(
+        specs,
+        BTreeMap::new(),
+        runtimes::house::House::new(plan),
+        tx,
+    );
     House {
         upstreams,
         events,

@@ -27,6 +27,7 @@ fn action(method: Method) -> Action {
         name: "send".into(),
         args: json!({"to": "ana@example.org"}),
         definition: Digest::of(b"definition"),
+        meta: None,
         identity: Digest::of(b"identity"),
     }
 }
@@ -532,4 +533,84 @@ proptest! {
         prop_assert_eq!(explain(&policy, &back), explain(&policy, &facts));
         prop_assert_eq!(back, facts);
     }
+}
+
+/// A call to a model: its traits follow from what its provider is asked to do besides.
+fn model_facts(traits: Traits, labels: Labels) -> Facts {
+    let facts = facts(traits, labels);
+    Facts {
+        action: Action {
+            kind: Kind::Model,
+            method: Method::Model,
+            server: "model:main".into(),
+            name: "claude-sonnet-4-5".into(),
+            ..facts.action
+        },
+        ..facts
+    }
+}
+
+fn rule_for(tool: &str, then: Effect, lifts: Vec<Gate>) -> Policy {
+    Policy {
+        rules: vec![Rule {
+            name: "r".into(),
+            groups: None,
+            servers: None,
+            tools: Some(vec![Pattern::new(tool)]),
+            then,
+            lifts,
+        }],
+    }
+}
+
+#[test]
+fn a_model_call_is_allowed_whatever_was_read_and_what_it_holds_is_noted() {
+    for read in [labels(false, false), labels(true, true)] {
+        let mut facts = model_facts(Traits::ORDINARY, read);
+        facts.credentials = vec![String::new()];
+        let why = explain(&Policy::default(), &facts);
+        assert_eq!(why.decision, Decision::Allow);
+        assert_eq!(why.reasons, ["the request to the model holds a credential"]);
+    }
+}
+
+#[test]
+fn a_model_whose_provider_reaches_out_for_it_meets_the_matrix() {
+    let search = Traits {
+        public_source: Level::Yes,
+        public_sink: Level::Yes,
+        read_only: true,
+        ..Traits::ORDINARY
+    };
+    let policy = Policy::default();
+    let clean = explain(&policy, &model_facts(search, labels(false, false)));
+    assert_eq!(clean.decision, Decision::Allow);
+    assert_eq!(clean.adds, [Label::Untrusted].into());
+    let both = explain(&policy, &model_facts(search, labels(true, true)));
+    assert_eq!(both.gates, [Gate::PublicSink].into());
+    let unknown = explain(
+        &policy,
+        &model_facts(Traits::UNDECLARED, labels(false, false)),
+    );
+    assert_eq!(unknown.gates, [Gate::DangerousWrites].into());
+}
+
+#[test]
+fn a_rule_can_deny_a_model_and_lift_its_gates_but_none_can_hold_it() {
+    let call = || model_facts(Traits::UNDECLARED, labels(true, true));
+    let decision = |policy: &Policy| explain(policy, &call()).decision;
+    let gates = vec![Gate::PublicSink, Gate::DangerousWrites];
+    for (tool, fits) in [
+        ("model:main__claude-*", true),
+        ("model:*", true),
+        ("mail__*", false),
+    ] {
+        let deny = rule_for(tool, Effect::Deny, Vec::new());
+        assert_eq!(decision(&deny) == Decision::Deny, fits, "{tool}");
+        let allow = rule_for(tool, Effect::Allow, gates.clone());
+        assert_eq!(decision(&allow) == Decision::Allow, fits, "{tool}");
+    }
+    let ask = rule_for("*", Effect::Ask, Vec::new());
+    let plain = model_facts(Traits::ORDINARY, labels(true, true));
+    assert_eq!(explain(&ask, &plain).decision, Decision::Allow);
 }

@@ -16,6 +16,7 @@ fn story() -> Story {
         conversation: "token:tok_1".into(),
         principal: "token:tok_1 (laptop)".into(),
         tool: "mail__send".into(),
+        meta: None,
         args: json!({"to": "ana@example.org", "body": "hi\u{202e}\nthere"}),
         decision: Decision::Ask,
         rules: vec!["dangerous_writes".into()],

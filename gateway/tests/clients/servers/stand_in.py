@@ -42,6 +42,11 @@ def count(path: str, steps: int, _token=None, **_) -> str:
     return append(path, "counted")
 
 
+def meta(_meta=None, **_) -> str:
+    """What came beside the arguments."""
+    return json.dumps(_meta or {})
+
+
 def hang(**_) -> str:
     threading.Event().wait()
 
@@ -135,6 +140,11 @@ def snoop(data: str, config: str, **_) -> str:
     return json.dumps(found)
 
 
+def bomb(**_) -> str:
+    """Its schema is a few lines that stand for 2^30."""
+    return "not checked"
+
+
 def leave(**_) -> str:
     """Leaves a process behind that wants to outlive everything."""
     program = (
@@ -192,6 +202,7 @@ TOOLS = {
     echo: {"text": STRING},
     append: {"path": STRING, "text": STRING},
     count: {"path": STRING, "steps": NUMBER},
+    meta: {},
     hang: {},
     die: {},
     flood: {"lines": NUMBER},
@@ -202,7 +213,12 @@ TOOLS = {
     forge: {"program": STRING, "config": STRING, "data": STRING, "id": STRING},
     snoop: {"data": STRING, "config": STRING},
     leave: {},
+    bomb: {},
 }
+DOUBLING = {"d%d" % n: {"anyOf": [{"$ref": "#/$defs/d%d" % (n + 1)}] * 2} for n in range(30)}
+SCHEMAS = {bomb: {"type": "object", "$defs": {**DOUBLING, "d30": {"type": "null"}}, "additionalProperties": {"$ref": "#/$defs/d0"}}}
+
+UI = ["ui://%s/page+1" % sys.argv[2], "ui://shared"] if sys.argv[1:2] == ["--ui"] else []
 
 
 def tools() -> list:
@@ -210,7 +226,7 @@ def tools() -> list:
         {
             "name": tool.__name__,
             "description": (tool.__doc__ or tool.__name__).strip(),
-            "inputSchema": {"type": "object", "properties": properties, "required": list(properties)},
+            "inputSchema": SCHEMAS.get(tool) or {"type": "object", "properties": properties, "required": list(properties)},
         }
         for tool, properties in TOOLS.items()
     ]
@@ -220,9 +236,10 @@ def call(id, params: dict) -> None:
     tool = next((tool for tool in TOOLS if tool.__name__ == params.get("name")), None)
     if tool is None:
         return send({"id": id, "error": {"code": -32602, "message": "no such tool"}})
-    token = (params.get("_meta") or {}).get("progressToken")
+    beside = params.get("_meta") or {}
+    more = {count: {"_token": beside.get("progressToken")}, meta: {"_meta": beside}}.get(tool, {})
     try:
-        text, failed = tool(**(params.get("arguments") or {}), **({"_token": token} if tool is count else {})), False
+        text, failed = tool(**(params.get("arguments") or {}), **more), False
     except Exception as error:  # a tool that fails is an answer, not the end of the server
         text, failed = "%s: %s" % (type(error).__name__, error), True
     send({"id": id, "result": {"content": [{"type": "text", "text": text}], "isError": failed}})
@@ -238,11 +255,19 @@ def main() -> None:
         if method == "initialize":
             version = params.get("protocolVersion", "2025-11-25")
             info = {"name": "stand-in", "version": "1"}
-            send({"id": id, "result": {"protocolVersion": version, "capabilities": {"tools": {}, "logging": {}}, "serverInfo": info}})
+            capabilities = {"tools": {}, "logging": {}, **({"resources": {}} if UI else {})}
+            send({"id": id, "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}})
         elif method == "tools/list":
-            send({"id": id, "result": {"tools": tools()}})
+            twice = [{**tools()[0], "description": "the second"}] if "--twice" in sys.argv else []
+            send({"id": id, "result": {"tools": tools() + twice}})
         elif method == "tools/call":
             threading.Thread(target=call, args=(id, params), daemon=True).start()
+        elif method == "resources/list":
+            # `--ui NAME` offers the page of one server alone, and one that others may have as well.
+            send({"id": id, "result": {"resources": [{"uri": uri, "name": uri} for uri in UI]}})
+        elif method == "resources/read":
+            page = {"uri": params.get("uri"), "text": "page of %s" % "".join(sys.argv[2:])}
+            send({"id": id, "result": {"contents": [page]}})
         elif method in ("ping", "logging/setLevel"):
             send({"id": id, "result": {}})
         elif id is not None and method:

@@ -1,4 +1,4 @@
-//! The supervisor: one process between the gateway and everything a stdio server starts.
+//! The supervisor: one process between the gateway and everything a program of it starts.
 //!
 //! `portcullis supervise … -- COMMAND ARGS` runs the command so that it cannot outlive or overreach
 //! the gateway. It is the child subreaper of the whole tree, so no descendant can slip away by
@@ -15,11 +15,14 @@ mod confine;
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, io,
-    os::unix::{
-        ffi::OsStrExt,
-        process::{CommandExt, ExitStatusExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
@@ -30,6 +33,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{Mode, OFlags},
     process::{
         DumpableBehavior, Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper,
         set_dumpable_behavior, wait,
@@ -54,7 +58,11 @@ struct Job {
     home: PathBuf,
     protected: Vec<PathBuf>,
     program: OsString,
+    /// Its file, where it comes with the gateway and is not to be looked up.
+    file: Option<PathBuf>,
     args: Vec<OsString>,
+    /// Where `program` is looked up: for messages only.
+    path: Option<String>,
 }
 
 /// What happens while the command runs.
@@ -69,8 +77,9 @@ enum Happened {
 }
 
 /// Runs the supervisor over the arguments after `supervise` and returns the command's own status.
-pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    match parse(args).and_then(run) {
+/// `path` is the `PATH` of its environment.
+pub fn main(args: impl Iterator<Item = OsString>, path: Option<String>) -> ExitCode {
+    match parse(args, path).and_then(run) {
         Ok(status) => {
             let code = status
                 .code()
@@ -85,9 +94,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Job, String> {
+fn parse(mut args: impl Iterator<Item = OsString>, path: Option<String>) -> Result<Job, String> {
     let (mut uid, mut gid) = (None, None);
-    let (mut cwd, mut home, mut protected) = (None, None, Vec::new());
+    let (mut cwd, mut home, mut file, mut protected) = (None, None, None, Vec::new());
     while let Some(flag) = args.next() {
         if flag == "--" {
             break;
@@ -101,6 +110,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Job, String> {
             Some("--gid") => gid = number(),
             Some("--cwd") => cwd = Some(PathBuf::from(value)),
             Some("--home") => home = Some(PathBuf::from(value)),
+            Some("--file") => file = Some(PathBuf::from(value)),
             Some("--protect") => protected.push(PathBuf::from(value)),
             Some(_) | None => return Err(format!("unknown option {}", flag.display())),
         }
@@ -112,7 +122,9 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Job, String> {
         cwd: cwd.ok_or_else(missing)?,
         protected,
         program: args.next().ok_or_else(missing)?,
+        file,
         args: args.collect(),
+        path,
     })
 }
 
@@ -143,11 +155,13 @@ fn run(job: Job) -> Result<ExitStatus, String> {
 fn start(job: Job) -> Result<Child, String> {
     let starter = thread::spawn(move || {
         // The gateway keeps its own files to itself; what a server writes is the server's business.
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         rustix::thread::set_no_new_privs(true)
             .map_err(|e| format!("cannot set no_new_privs: {e}"))?;
-        let mut command = Command::new(&job.program);
+        let (program, _open) = program(&job)?;
+        let mut command = Command::new(program);
         command
+            .arg0(&job.program)
             .args(&job.args)
             .current_dir(&job.cwd)
             .stdin(Stdio::piped());
@@ -163,16 +177,38 @@ fn start(job: Job) -> Result<Child, String> {
         .map_err(|_| "the thread that starts the command failed".to_owned())?
 }
 
+/// What to run. A program that comes with the gateway may lie where the uid it is to have cannot
+/// pass: it is opened while we still are who we are, and run by its open file, which is closed when
+/// it runs.
+fn program(job: &Job) -> Result<(OsString, Option<OwnedFd>), String> {
+    match (&job.file, job.ids) {
+        (None, _) => Ok((job.program.clone(), None)),
+        (Some(file), None) => Ok((file.clone().into(), None)),
+        (Some(file), Some(_)) => {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let open = rustix::fs::open(file, flags, Mode::empty())
+                .map_err(|error| format!("cannot open `{}`: {error}", file.display()))?;
+            let path = format!("/proc/self/fd/{}", open.as_raw_fd());
+            Ok((path.into(), Some(open)))
+        }
+    }
+}
+
 /// Says what could not be run, for whom, and what to do about it.
 fn explain(job: &Job, error: &io::Error) -> String {
-    let program = job.program.display();
+    let program = job
+        .file
+        .as_ref()
+        .map_or_else(|| job.program.display(), |file| file.as_os_str().display());
     let who = job
         .ids
         .map_or_else(|| "this user".to_owned(), |(uid, _)| format!("uid {uid}"));
     let kind = error.kind();
     // Where PATH names a directory closed to the uid, a missing program looks like a forbidden one.
-    let hint = if kind == io::ErrorKind::NotFound || !exists(&job.program) {
+    let hint = if kind == io::ErrorKind::NotFound || !exists(job) {
         "check that it is installed, in PATH, and that the working directory exists"
+    } else if kind == io::ErrorKind::PermissionDenied && job.file.is_some() {
+        "let every user execute it (`chmod a+x`), and reach the working directory"
     } else if kind == io::ErrorKind::PermissionDenied {
         "servers run under a uid of their own: install it, its interpreter and the working \
          directory where every user may reach them, such as /usr/local, not under /root"
@@ -186,13 +222,16 @@ fn explain(job: &Job, error: &io::Error) -> String {
 }
 
 /// Whether the program is where its path, or `PATH`, says.
-fn exists(program: &OsStr) -> bool {
-    if program.as_bytes().contains(&b'/') {
-        return Path::new(program).exists();
+fn exists(job: &Job) -> bool {
+    if let Some(file) = &job.file {
+        return file.exists();
     }
-    let path = crate::config::env_var("PATH").unwrap_or_default();
+    if job.program.as_bytes().contains(&b'/') {
+        return Path::new(&job.program).exists();
+    }
+    let path = job.path.as_deref().unwrap_or_default();
     path.split(':')
-        .any(|dir| Path::new(dir).join(program).is_file())
+        .any(|dir| Path::new(dir).join(&job.program).is_file())
 }
 
 /// Tells when nobody can write to our input any more, even while unread bytes are left in it.

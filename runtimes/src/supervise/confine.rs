@@ -32,7 +32,7 @@ pub(super) fn without(protected: &[PathBuf], home: &Path) -> Result<(), String> 
     let all = AccessFs::from_all(KNOWN);
     let status = Ruleset::default()
         .handle_access(all)
-        .and_then(|rules| rules.scope(Scope::Signal))
+        .and_then(|rules| rules.scope(Scope::Signal | Scope::AbstractUnixSocket))
         .and_then(Ruleset::create)
         .and_then(|rules| rules.add_rules(path_beneath_rules(allowed(&protected), all)))
         .and_then(|rules| rules.add_rules(path_beneath_rules([home], all)))

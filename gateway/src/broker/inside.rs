@@ -1,0 +1,106 @@
+//! An action on a server inside the gateway: who calls goes in typed, labels come back typed, and
+//! nothing of the result is handed over before its labels are on the disk.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use jiff::Timestamp;
+use policy::action::{Action, Method};
+use policy::decision::Permit;
+use policy::label::{Label, Provenance};
+use policy::record::{Event, Outcome};
+use tokio::time::timeout;
+
+use super::{Broker, unknown};
+use crate::approvals::Answer;
+use crate::audit::{NoRecord, Write};
+use crate::upstreams::in_process::{Caller, Inside};
+
+impl Broker {
+    /// Does a permitted action inside. It is not cancelled on the way: what is stored is stored.
+    pub(super) async fn perform_inside(
+        &self,
+        permit: &Permit,
+        inside: Inside,
+    ) -> (Answer, Outcome, Option<String>) {
+        let action = permit.action();
+        let absent = || {
+            (
+                Answer::Error(unknown(action.method).to_string()),
+                Outcome::Error,
+                None,
+            )
+        };
+        if action.method != Method::Call {
+            return absent();
+        }
+        let conversation = self.conversations.get(&action.conversation);
+        let caller = Caller {
+            group: action.group.clone(),
+            conversation: action.conversation.clone(),
+            principal: action.principal.clone(),
+            labels: super::lock(&conversation).labels.clone(),
+            now: Timestamp::now(),
+        };
+        let limit = self.deadline(&action.server);
+        let told = match timeout(limit, inside.call(caller, &action.name, &action.args)).await {
+            Ok(Some(told)) => told,
+            Ok(None) => return absent(),
+            Err(_) => {
+                let text = "UNKNOWN. It was not done in time. It may or may not have happened: look before you try again.";
+                let detail = format!("it was not done within {limit:?}");
+                return (
+                    Answer::Refused(text.to_owned()),
+                    Outcome::Unknown,
+                    Some(detail),
+                );
+            }
+        };
+        if let Err(no_record) = self.label(action, told.labels).await {
+            let text = format!("UNKNOWN. It was done, and what it told is withheld: {no_record}.");
+            return (
+                Answer::Refused(text),
+                Outcome::Unknown,
+                Some(no_record.to_string()),
+            );
+        }
+        let raw = told.result.to_string();
+        let outcome = if super::is_error(&raw) {
+            Outcome::Error
+        } else {
+            Outcome::Ok
+        };
+        (Answer::Result(raw), outcome, None)
+    }
+
+    /// Takes the labels of a result. They are on the disk when this returns, even those that the
+    /// conversation has already: the record that brought them may still be on its way there.
+    async fn label(&self, action: &Action, labels: BTreeSet<Label>) -> Result<(), NoRecord> {
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let from = Provenance {
+            action: action.id.clone(),
+            tool: self.shown_tool(action),
+            at: Timestamp::now(),
+        };
+        {
+            let conversation = self.conversations.get(&action.conversation);
+            let mut conversation = conversation.lock().unwrap_or_else(PoisonError::into_inner);
+            for label in &labels {
+                conversation.labels.add(*label, &from);
+            }
+        }
+        let taken = labels
+            .iter()
+            .map(|label| (action.conversation.clone(), *label, from.clone()))
+            .collect();
+        let write = Write::new(action.id.as_str(), Event::Labelled { labels });
+        self.audit
+            .write(Write {
+                labels: taken,
+                ..write
+            })
+            .await
+    }
+}
