@@ -4,20 +4,21 @@
 //! Who asks is a [`Who`]; what they may see and do is decided here, route by route. An agent's token
 //! is no person's, and answers nothing.
 
-mod approvals;
-mod audit;
+pub(crate) mod approvals;
+pub(crate) mod audit;
 pub mod card;
 pub mod events;
-mod groups;
+pub(crate) mod groups;
 mod login;
 mod openapi;
-mod servers;
+pub(crate) mod servers;
 mod tokens;
 mod who;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::groups::Groups;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -51,7 +52,7 @@ pub struct Api {
     /// Who is at a browser.
     pub sessions: Sessions,
     /// The groups with an agent.
-    pub groups: Arc<::groups::Groups>,
+    pub groups: Arc<Groups>,
     /// Which questions change.
     pub changes: Arc<events::Changes>,
     /// The names of servers whose state has changed.
@@ -199,7 +200,7 @@ impl Refused {
         Self(status, text.into())
     }
 
-    fn nothing_there() -> Self {
+    pub(crate) fn nothing_there() -> Self {
         Self::new(StatusCode::NOT_FOUND, "there is no such route")
     }
 

@@ -5,7 +5,14 @@
 //! ever text.
 
 mod assets;
+mod cards;
+mod chat;
 mod door;
+mod inbox;
+mod live;
+mod log;
 pub mod sessions;
+mod state;
+mod view;
 
 pub use door::router;

@@ -182,9 +182,10 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     });
     let network = axum::serve(tcp, door::router(&broker, mcp, api.clone(), door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let link = console_link(&api).await;
     let owner = axum::serve(
         socket,
-        api::socket(api.clone()).into_make_service_with_connect_info::<Peer>(),
+        api::socket(api).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let (network, owner) = (
@@ -192,7 +193,6 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         tokio::spawn(owner.into_future()),
     );
     groups.start().await;
-    let link = console_link(&api).await;
     ready::say(&broker.config, &paths, &options, &url, link.as_deref());
 
     tokio::select! {
@@ -559,19 +559,17 @@ fn people(
     changes: Arc<api::events::Changes>,
     listen: SocketAddr,
 ) -> Arc<Api> {
+    let config = &broker.config;
+    let url = config.public_url.clone();
     Arc::new(Api {
         broker: broker.clone(),
         db: db.clone(),
         web: broker.hosted.web.clone(),
-        sessions: Sessions::new(db.clone(), broker.config.clone(), listen.port()),
+        sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
         groups,
         changes,
         servers: broadcast::Sender::new(64),
-        url: broker
-            .config
-            .public_url
-            .clone()
-            .unwrap_or_else(|| reachable(listen)),
+        url: url.unwrap_or_else(|| reachable(listen)),
         since: Instant::now(),
     })
 }

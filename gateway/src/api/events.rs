@@ -167,7 +167,7 @@ impl Follower {
 
     /// Whether the session that asked still counts.
     async fn still_here(&mut self) -> bool {
-        match self.who.door() {
+        match self.who.entrance() {
             Entrance::Socket => true,
             Entrance::Console { session, .. } => {
                 self.api

@@ -11,7 +11,7 @@ use policy::ids::{GroupName, UserName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Api, Refused, Who, noted};
+use super::{Api, Refused, Who};
 
 /// A group as people see it.
 #[derive(Clone, Debug, Serialize)]
@@ -175,9 +175,5 @@ pub(super) async fn stop(
     let stopped = api.groups.stop(&group, by.as_str()).await;
     let stopped = stopped
         .map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    if stopped {
-        let what = format!("the task of group `{group}` stopped");
-        noted(&api.broker, format!("user:{by}"), what).await?;
-    }
     Ok(Json(json!({ "stopped": stopped })))
 }

@@ -49,7 +49,7 @@ pub(super) async fn link(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
 ) -> Result<Json<Value>, Refused> {
-    let origin = match who.door() {
+    let origin = match who.entrance() {
         Entrance::Socket => Origin::Command,
         Entrance::Console { origin, .. } => *origin,
     };
@@ -69,7 +69,7 @@ pub(super) async fn leave(
     Extension(who): Extension<Who>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let Entrance::Console { session, .. } = who.door() else {
+    let Entrance::Console { session, .. } = who.entrance() else {
         let text = "there is no session on the socket to leave";
         return Err(Refused::new(StatusCode::BAD_REQUEST, text));
     };

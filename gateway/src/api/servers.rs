@@ -31,7 +31,6 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
             .collect();
         let mut shown = json!(status);
         if let Some(members) = shown.as_object_mut() {
-            members.insert("tools".to_owned(), json!(tools));
             let doubled = listing.map(|listing| listing.doubled.clone());
             if let Some(doubled) = doubled.filter(|doubled| !doubled.is_empty())
                 && status.last_error.is_none()
@@ -43,6 +42,7 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
                 );
                 members.insert("last_error".to_owned(), Value::String(text));
             }
+            members.insert("tools".to_owned(), json!(tools));
         }
         shown
     })
@@ -95,15 +95,8 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         .filter(|one| granted(api, who, &one.name))
         .map(|one| json!({ "name": one.name, "state": one.state }))
         .collect();
-    let groups: Vec<&str> = broker
-        .config
-        .groups
-        .keys()
-        .map(GroupName::as_str)
-        .filter(|group| who.may_see(&broker.config, group))
-        .collect();
     // Figures are no reason to hide how the instance does.
-    let usage: Vec<Value> = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
+    let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
         Ok(totals) => totals
             .iter()
             .filter(|total| who.may_see(&broker.config, &total.group))
@@ -114,18 +107,32 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
             Vec::new()
         }
     };
+    let groups: Vec<&str> = broker
+        .config
+        .groups
+        .keys()
+        .map(GroupName::as_str)
+        .filter(|group| who.may_see(&broker.config, group))
+        .collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "url": api.url,
         "uptime_seconds": api.since.elapsed().as_secs(),
         "configuration": broker.config.revision,
         "groups": groups,
-        "agents": crate::hosted::NO_SANDBOX,
         "servers": states,
+        "agents": crate::hosted::NO_SANDBOX,
         "open_approvals": super::approvals::open(api, who).await?.len(),
         "records_waiting": broker.audit.waiting(),
         "models": usage,
     }))
+}
+
+pub(super) async fn status(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+) -> Result<Json<Value>, Refused> {
+    told(&api, &who).await.map(Json)
 }
 
 /// What a group's calls to a model took so far.
@@ -142,11 +149,4 @@ fn usage_of(total: &crate::db::usage::Total) -> Value {
         "cache_read_tokens": total.cache_read,
         "cache_write_tokens": total.cache_write,
     })
-}
-
-pub(super) async fn status(
-    State(api): State<Arc<Api>>,
-    Extension(who): Extension<Who>,
-) -> Result<Json<Value>, Refused> {
-    told(&api, &who).await.map(Json)
 }

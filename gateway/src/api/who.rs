@@ -27,13 +27,13 @@ pub struct Who {
     /// `None` at the owner's socket, where it was not said and there is not exactly one owner. It
     /// may read, for it can read the database too, and may change nothing.
     person: Option<(UserName, Role)>,
-    door: Entrance,
+    entrance: Entrance,
 }
 
 impl Who {
     /// Who speaks over the owner's socket: `--user`, else the only owner there is.
     pub(super) fn at_socket(config: &Config, headers: &HeaderMap) -> Result<Self, Refused> {
-        let door = Entrance::Socket;
+        let entrance = Entrance::Socket;
         if let Some(named) = headers.get("x-portcullis-user") {
             let named = named.to_str().ok();
             let named = named.and_then(|name| name.parse::<UserName>().ok());
@@ -44,7 +44,7 @@ impl Who {
                     Refused::new(StatusCode::BAD_REQUEST, text)
                 })?;
             let person = Some(known);
-            return Ok(Self { person, door });
+            return Ok(Self { person, entrance });
         }
         let mut owners = config
             .users
@@ -54,14 +54,14 @@ impl Who {
             (Some((name, user)), None) => Some((name.clone(), user.role)),
             _ => None,
         };
-        Ok(Self { person, door })
+        Ok(Self { person, entrance })
     }
 
     /// Who is at a page of the console.
     pub(super) fn at_console(session: Session) -> Self {
         Self {
             person: Some((session.person, session.role)),
-            door: Entrance::Console {
+            entrance: Entrance::Console {
                 session: session.id,
                 origin: session.origin,
             },
@@ -69,8 +69,8 @@ impl Who {
     }
 
     /// The door they came through.
-    pub fn door(&self) -> &Entrance {
-        &self.door
+    pub fn entrance(&self) -> &Entrance {
+        &self.entrance
     }
 
     /// Who it is, where something is to be done in their name.
@@ -139,7 +139,7 @@ impl Who {
         if config.approvals.cli {
             return None;
         }
-        match self.door {
+        match self.entrance {
             Entrance::Socket => Some(
                 "the configuration says `[approvals] cli = false`: decide in a channel or the console",
             ),

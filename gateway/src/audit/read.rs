@@ -91,14 +91,6 @@ pub async fn story(data: &Path, id: &str) -> Result<Option<Story>, ReadError> {
     Ok(found?)
 }
 
-/// The stories of some actions, oldest first.
-///
-/// # Errors
-/// [`DbError`], if the log cannot be read.
-pub async fn stories_of(db: &Db, actions: Vec<String>) -> Result<Vec<Story>, DbError> {
-    Ok(fold(&db.entries_of(actions).await?))
-}
-
 /// Stories before a position, newest first, and the position to go on before; `None` at the end of
 /// the log. `keep` says which are wanted. No more than `SCANNED` are looked at, so that a search for
 /// what is rare comes in several pages, some of them empty.
@@ -181,6 +173,14 @@ fn read(entries: Vec<Entry>) -> impl Iterator<Item = (Entry, Event)> {
 /// The story that entries tell; `None` if they tell none.
 pub fn told(entries: &[Entry]) -> Option<Story> {
     fold(entries).pop()
+}
+
+/// The stories of some actions, oldest first.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn stories_of(db: &Db, actions: Vec<String>) -> Result<Vec<Story>, DbError> {
+    Ok(fold(&db.entries_of(actions).await?))
 }
 
 /// Puts entries, in the order of the chain, together into stories.

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
@@ -15,6 +15,8 @@ use serde_json::json;
 
 use super::assets::{self, ADDRESSES, Addresses};
 use super::sessions::{Found, NoEntry, TOKEN_HEADER};
+use super::view::page;
+use super::{chat, inbox, live, log, state};
 use crate::api::{self, Api, Refused};
 
 /// No script, style or frame but our own; nothing inline, nothing from elsewhere.
@@ -24,7 +26,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// All routes of the console.
 pub fn router(api: Arc<Api>) -> Router {
     let pages = Router::new()
-        .route("/", get(shell))
+        .route("/", get(chat::first))
+        .route("/g/{group}", get(chat::of_group))
+        .route("/inbox", get(inbox::inbox))
+        .route("/inbox/{id}", get(inbox::question))
+        .route("/audit", get(log::list))
+        .route("/audit/{id}", get(log::story))
+        .route("/servers", get(state::servers))
+        .route("/status", get(state::status))
+        .route("/live", get(live::stream))
         .layer(from_fn_with_state(api.clone(), let_in))
         .with_state(api.clone());
     let open = Router::new()
@@ -74,17 +84,6 @@ struct Login {
     assets: &'static Addresses,
 }
 
-/// A page from its template. A template that cannot be filled in is a mistake of ours.
-pub(super) fn page(template: &impl Template) -> Response {
-    match template.render() {
-        Ok(text) => Html(text).into_response(),
-        Err(error) => {
-            tracing::error!("a page cannot be shown: {error}");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
 /// With the page's token: the person, to the page's content. With a cookie alone: the shell, which
 /// holds nothing. With neither: to the login.
 async fn let_in(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -98,14 +97,10 @@ async fn let_in(State(api): State<Arc<Api>>, mut request: Request, next: Next) -
         };
     }
     match api.sessions.of(request.headers(), Timestamp::now()).await {
-        Ok(Found::CookieAlone) => shell().await,
+        Ok(Found::CookieAlone) => page(&Shell { assets: &ADDRESSES }),
         Ok(Found::Nobody | Found::Person(_)) => Redirect::to("/login").into_response(),
         Err(error) => Refused::from(error).into_response(),
     }
-}
-
-async fn shell() -> Response {
-    page(&Shell { assets: &ADDRESSES })
 }
 
 async fn login() -> Response {

@@ -334,23 +334,6 @@ impl Db {
         Ok(rows.into_iter().map(Entry::from).collect())
     }
 
-    /// All entries of the actions in whose entries a text occurs, oldest first.
-    ///
-    /// # Errors
-    /// [`DbError`], if they cannot be read.
-    pub async fn entries_with(&self, text: &str) -> Result<Vec<Entry>, DbError> {
-        let sql = "SELECT DISTINCT id FROM audit WHERE instr(body, ?1) > 0";
-        let backend = self.conn.get_database_backend();
-        let ids = Statement::from_sql_and_values(backend, sql, [text.into()]);
-        let ids = self.conn.query_all_raw(ids).await?;
-        let ids: Result<Vec<String>, _> = ids.iter().map(|row| row.try_get("", "id")).collect();
-        let mut entries = Vec::new();
-        for ids in ids?.chunks(MOST_IDS) {
-            entries.extend(self.entries_of(ids.to_vec()).await?);
-        }
-        Ok(entries)
-    }
-
     /// The ids of the actions whose first entry is before a position, newest first; with a text, of
     /// those in whose entries it occurs.
     ///
@@ -380,6 +363,23 @@ impl Db {
         rows.into_iter()
             .map(|row| Ok(row.try_get::<String>("", "id")?))
             .collect()
+    }
+
+    /// All entries of the actions in whose entries a text occurs, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn entries_with(&self, text: &str) -> Result<Vec<Entry>, DbError> {
+        let sql = "SELECT DISTINCT id FROM audit WHERE instr(body, ?1) > 0";
+        let backend = self.conn.get_database_backend();
+        let ids = Statement::from_sql_and_values(backend, sql, [text.into()]);
+        let ids = self.conn.query_all_raw(ids).await?;
+        let ids: Result<Vec<String>, _> = ids.iter().map(|row| row.try_get("", "id")).collect();
+        let mut entries = Vec::new();
+        for ids in ids?.chunks(MOST_IDS) {
+            entries.extend(self.entries_of(ids.to_vec()).await?);
+        }
+        Ok(entries)
     }
 
     /// The ids of the newest actions, newest first; with a text, of those in whose entries it occurs.
