@@ -31,7 +31,7 @@ pub use open::open;
 pub use routes::router;
 
 /// What a person is told of the runtime that there is.
-pub const NO_SANDBOX: &str = "Hosted agents run as processes of this machine, as root each as a user of its own, else under Landlock: that is no \
+pub const NO_SANDBOX: &str = "hosted agents run as processes of this machine, as root each as a user of its own, else under Landlock: that is no \
      sandbox, and their network is yours";
 
 /// How the conversation of a group is named.
