@@ -27,7 +27,7 @@ pub use host::PROGRAM;
 pub use items::Item;
 use items::Put;
 pub(crate) use items::state_of;
-pub use open::open;
+pub use open::{OpenError, open};
 pub use routes::router;
 
 /// What a person is told of the runtime that there is.
