@@ -781,21 +781,21 @@ fn scope_name(scope: Scope) -> &'static str {
 /// A question as people see it. The field names stay.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
-    id: String,
-    state: State,
-    group: String,
-    conversation: String,
-    tool: String,
-    args: Value,
-    reasons: Vec<String>,
-    asked_at: Timestamp,
-    expires_at: Timestamp,
-    decided_by: Option<String>,
-    outcome: record::Outcome,
-    action: String,
-    decided_at: Option<Timestamp>,
-    reason: Option<String>,
-    scope: Option<&'static str>,
+    pub(crate) id: String,
+    pub(crate) state: State,
+    pub(crate) group: String,
+    pub(crate) conversation: String,
+    pub(crate) tool: String,
+    pub(crate) args: Value,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) asked_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) decided_by: Option<String>,
+    pub(crate) outcome: record::Outcome,
+    pub(crate) action: String,
+    pub(crate) decided_at: Option<Timestamp>,
+    pub(crate) reason: Option<String>,
+    pub(crate) scope: Option<&'static str>,
 }
 
 impl Shown {

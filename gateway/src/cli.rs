@@ -9,6 +9,7 @@ mod audit;
 mod check;
 mod client;
 mod doctor;
+mod login;
 mod output;
 mod policy;
 mod status;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Tell every problem of the configuration.
     Check,
+    /// Print a link that opens the console, once and within 10 minutes.
+    Login,
     /// Tokens for outside agents.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -185,6 +188,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Up { listen } => start(paths, listen).await,
         Command::Check => check::check(&paths, out),
+        Command::Login => login::run(&client()?, out).await,
         Command::Token(command) => tokens::run(command, &client()?, out).await,
         Command::Approvals { all } => approvals::list(all, &client()?, out).await,
         Command::Approve(approve) => approvals::approve(approve, client, out).await,

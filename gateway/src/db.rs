@@ -7,6 +7,7 @@ pub mod approvals;
 pub mod catalog;
 pub mod chain;
 mod migrations;
+pub mod sessions;
 pub mod tokens;
 pub mod usage;
 

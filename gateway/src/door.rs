@@ -11,11 +11,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures::StreamExt as _;
-use groups::Groups;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::broker::Broker;
+use crate::console;
 use crate::hosted;
+use crate::identity::Principal;
 use crate::mcp::{self, Mcp};
 use crate::models;
 
@@ -85,27 +86,25 @@ impl Door {
 }
 
 /// All routes of the network.
-pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, groups: Arc<Groups>, door: Door) -> Router {
+pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, people: Arc<Api>, door: Door) -> Router {
     let door = Arc::new(door);
     let endpoint = || get(mcp::get).post(mcp::post).delete(mcp::delete);
     let inside = Router::new()
         .route("/mcp", endpoint())
         .route("/mcp/{server}", endpoint())
         .with_state(mcp)
-        .route(
-            "/api/v1",
-            axum::routing::any(not_yours).with_state(broker.clone()),
-        )
-        .route(
-            "/api/v1/{*rest}",
-            axum::routing::any(not_yours).with_state(broker.clone()),
-        )
-        .merge(hosted::router(broker, groups))
+        .merge(hosted::router(broker, people.groups.clone()))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(broker.config.max_body))
         .merge(models::router(broker.clone()))
         .layer(from_fn_with_state(door.clone(), credential));
+    // People have no bearer token: whoever brings one here is an agent.
+    let people_only = api::network(people.clone())
+        .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .layer(from_fn_with_state(door.clone(), no_agent));
     Router::new()
+        .merge(people_only)
+        .merge(console::router(people))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(broker.clone()))
         .route("/.well-known/{*rest}", get(async || StatusCode::NOT_FOUND))
@@ -142,10 +141,12 @@ async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next)
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    // Pages say what they need.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
     response
 }
 
@@ -174,10 +175,10 @@ fn token(headers: &HeaderMap, to_model: bool) -> Option<&str> {
     }
 }
 
-/// Lets in who has a good token, with who that is.
-async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let to_model = request.uri().path().starts_with(models::PREFIX);
-    let token = token(request.headers(), to_model);
+/// Whose token a request carries.
+#[expect(clippy::result_large_err, reason = "it is the answer, made once")]
+fn bearer(door: &Door, headers: &HeaderMap, to_model: bool) -> Result<Principal, Response> {
+    let token = token(headers, to_model);
     let Some(Ok(principal)) = token.map(|token| door.broker.identity.check(token)) else {
         let mut response = if to_model {
             models::unauthorized()
@@ -194,7 +195,17 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(challenge),
         );
-        return response;
+        return Err(response);
+    };
+    Ok(principal)
+}
+
+/// Lets in who has a good token, with who that is.
+async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let to_model = request.uri().path().starts_with(models::PREFIX);
+    let principal = match bearer(&door, request.headers(), to_model) {
+        Ok(principal) => principal,
+        Err(unauthorized) => return unauthorized,
     };
     // Said before the body is read: a client that is told early need not send it.
     let length = request
@@ -226,16 +237,16 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
     })
 }
 
-/// The owner's routes, asked for with an agent's token: no, and it is in the log.
-async fn not_yours(State(broker): State<Arc<Broker>>, request: Request) -> Response {
-    let principal = request
-        .extensions()
-        .get::<crate::identity::Principal>()
-        .map(crate::identity::Principal::label);
-    let attempt: String = format!("{} {}", request.method(), request.uri().path())
-        .chars()
-        .take(200)
-        .collect();
-    api::refused(&broker, principal.unwrap_or_default(), attempt).await;
-    StatusCode::FORBIDDEN.into_response()
+/// People's routes, asked for with an agent's token: no, and it is in the log.
+async fn no_agent(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::AUTHORIZATION) {
+        return next.run(request).await;
+    }
+    match bearer(&door, request.headers(), false) {
+        Ok(principal) => {
+            api::refused(&door.broker, principal.label(), api::attempt(&request)).await;
+            StatusCode::FORBIDDEN.into_response()
+        }
+        Err(unauthorized) => unauthorized,
+    }
 }

@@ -1,4 +1,4 @@
-//! Text that others wrote, made safe to show on a terminal.
+//! Text that others wrote, made safe to show on a terminal and on a page.
 
 use std::fmt::Write as _;
 
@@ -12,6 +12,12 @@ pub fn printable(text: &str) -> String {
 /// As [`printable`], but lines stay lines.
 pub fn printable_lines(text: &str) -> String {
     escape(text, |c| c == '\n')
+}
+
+/// As [`printable_lines`], for running text on a page: a tab stays, and so do the two characters
+/// without which many an emoji falls apart.
+pub fn prose(text: &str) -> String {
+    escape(text, |c| matches!(c, '\n' | '\t' | '\u{200d}' | '\u{fe0f}'))
 }
 
 /// An error and everything that led to it, on one line.
@@ -68,5 +74,6 @@ mod tests {
             assert_eq!(printable(text), shown);
         }
         assert_eq!(printable_lines("a\nb\r"), "a\nb\\u{d}");
+        assert_eq!(prose("a\tb\u{fe0f}\n\u{202e}"), "a\tb\u{fe0f}\n\\u{202e}");
     }
 }

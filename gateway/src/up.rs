@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt as _;
 use channels::web::Web;
+use groups::Groups;
 use policy::action::{Digest, hex};
 use policy::record::Event::Noted;
 use runtimes::bundled::NotThere;
@@ -23,7 +24,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
 use crate::config::{self, Bundled, Config, Paths};
+use crate::console::sessions::Sessions;
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
@@ -144,6 +146,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         shower,
         approved,
         house,
+        changes,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
     let agents: Arc<dyn Runtime> = Arc::new(ChildProcesses::new(house));
@@ -158,12 +161,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
-    let api = Arc::new(Api {
-        broker: broker.clone(),
-        groups: groups.clone(),
-        url: url.clone(),
-        since: Instant::now(),
-    });
+    let api = people(&broker, &db, groups.clone(), changes, listen);
     let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data {
         path: paths.socket(),
         source,
@@ -171,10 +169,10 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     broker.tasks.spawn(mcp.clone().tell_changes());
     broker.tasks.spawn(tick(broker.clone()));
     let listening = broker.clone();
-    let hearing = mcp.clone();
+    let (hearing, states) = (mcp.clone(), api.servers.clone());
     broker
         .tasks
-        .spawn(async move { hear(&listening, &hearing, &mut heard).await });
+        .spawn(async move { hear(&listening, &hearing, &states, &mut heard).await });
 
     let door = Door::new(broker.clone(), listen);
     let tcp = tcp.tap_io(|stream| {
@@ -182,11 +180,12 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
             tracing::debug!("a connection keeps Nagle's algorithm: {error}");
         }
     });
-    let network = axum::serve(tcp, door::router(&broker, mcp, groups.clone(), door))
+    let network = axum::serve(tcp, door::router(&broker, mcp, api.clone(), door))
         .with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let link = console_link(&api).await;
     let owner = axum::serve(
         socket,
-        api::router(api).into_make_service_with_connect_info::<Peer>(),
+        api::socket(api).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let (network, owner) = (
@@ -194,7 +193,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         tokio::spawn(owner.into_future()),
     );
     groups.start().await;
-    ready::say(&broker.config, &paths, &options, &url);
+    ready::say(&broker.config, &paths, &options, &url, link.as_deref());
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -232,6 +231,7 @@ struct Opened {
     shower: JoinHandle<()>,
     approved: Vec<Arc<Held>>,
     house: Arc<House>,
+    changes: Arc<api::events::Changes>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -268,13 +268,14 @@ async fn open(
         .map(|(name, server)| (name.to_string(), identity(server)))
         .collect();
     let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
+    let changes = Arc::new(api::events::Changes::default());
     let (approvals, approved) = Approvals::open(
         db.clone(),
         keys.clone(),
         audit.clone(),
         config.approvals.expire,
         config.approvals.max_open,
-        vec![hosted.clone()],
+        vec![hosted.clone(), changes.clone()],
     )
     .await?;
     let models = Models::new(&config, db.clone()).map_err(UpError::Models)?;
@@ -299,6 +300,7 @@ async fn open(
         shower,
         approved,
         house,
+        changes,
         heard,
     })
 }
@@ -514,7 +516,12 @@ async fn tick(broker: Arc<Broker>) {
 }
 
 /// Hears what servers say by themselves, until the gateway stops.
-async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::UnboundedReceiver<Event>) {
+async fn hear(
+    broker: &Arc<Broker>,
+    mcp: &Arc<Mcp>,
+    states: &broadcast::Sender<String>,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+) {
     loop {
         let event = tokio::select! {
             () = broker.stopping.cancelled() => return,
@@ -536,7 +543,51 @@ async fn hear(broker: &Arc<Broker>, mcp: &Arc<Mcp>, events: &mut mpsc::Unbounded
             Some(Event::ResourceUpdated { server, params }) => {
                 mcp.resource_updated(&server, &params);
             }
-            Some(Event::Log { .. } | Event::StateChanged { .. }) => {}
+            Some(Event::StateChanged { server, .. }) => {
+                let _ = states.send(server);
+            }
+            Some(Event::Log { .. }) => {}
         }
+    }
+}
+
+/// What people's routes work on.
+fn people(
+    broker: &Arc<Broker>,
+    db: &Db,
+    groups: Arc<Groups>,
+    changes: Arc<api::events::Changes>,
+    listen: SocketAddr,
+) -> Arc<Api> {
+    let config = &broker.config;
+    let url = config.public_url.clone();
+    Arc::new(Api {
+        broker: broker.clone(),
+        db: db.clone(),
+        web: broker.hosted.web.clone(),
+        sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
+        groups,
+        changes,
+        servers: broadcast::Sender::new(64),
+        url: url.unwrap_or_else(|| reachable(listen)),
+        since: Instant::now(),
+    })
+}
+
+/// A link for the start-up output. Without one, `portcullis login` prints it.
+async fn console_link(api: &Api) -> Option<String> {
+    let link = api::console_link(api).await;
+    link.unwrap_or_else(|refused| {
+        tracing::error!("no link to the console can be made: {}", refused.text());
+        None
+    })
+}
+
+/// The address under which a browser on this machine finds a listener.
+fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        format!("http://localhost:{}", listen.port())
+    } else {
+        format!("http://{listen}")
     }
 }

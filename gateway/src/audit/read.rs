@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use policy::record::{Bad, Entry, Story, Walk};
+use policy::decision::{Facts, Why};
+use policy::record::{Bad, Entry, Event, Story, Walk};
 use serde::Serialize;
 
 use super::end_text;
@@ -88,6 +89,90 @@ pub async fn story(data: &Path, id: &str) -> Result<Option<Story>, ReadError> {
     .await;
     db.close().await;
     Ok(found?)
+}
+
+/// Stories before a position, newest first, and the position to go on before; `None` at the end of
+/// the log. `keep` says which are wanted. No more than `SCANNED` are looked at, so that a search for
+/// what is rare comes in several pages, some of them empty.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn page(
+    db: &Db,
+    text: Option<&str>,
+    before: Option<i64>,
+    limit: usize,
+    keep: impl Fn(&Story) -> bool,
+) -> Result<(Vec<Story>, Option<i64>), DbError> {
+    const AT_ONCE: usize = 200;
+    const SCANNED: usize = 4000;
+    let mut found = Vec::new();
+    let mut before = before.unwrap_or(i64::MAX);
+    for _ in 0..SCANNED.div_ceil(AT_ONCE) {
+        let ids = db.story_ids(text, before, AT_ONCE as u64).await?;
+        let more = ids.len() == AT_ONCE;
+        let mut stories = fold(&db.entries_of(ids).await?);
+        stories.reverse();
+        let last = stories.last().map(|story| story.seq);
+        for story in stories.into_iter().filter(&keep) {
+            if found.len() == limit {
+                return Ok((found, Some(before)));
+            }
+            before = story.seq;
+            found.push(story);
+        }
+        match last {
+            Some(last) if more => before = last,
+            Some(_) | None => return Ok((found, None)),
+        }
+    }
+    Ok((found, Some(before)))
+}
+
+/// What the log says of an action, entry by entry; a question's id finds the action it was about.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn entries(db: &Db, id: &str) -> Result<Vec<(Entry, Event)>, DbError> {
+    let action = match db.question(id).await? {
+        Some(question) => question.action,
+        None => id.to_owned(),
+    };
+    let entries = db.entries_of(vec![action]).await?;
+    Ok(read(entries).collect())
+}
+
+/// What some actions were decided from, and why, by the action's id.
+///
+/// # Errors
+/// [`DbError`], if the log cannot be read.
+pub async fn decided(
+    db: &Db,
+    actions: Vec<String>,
+) -> Result<BTreeMap<String, (Facts, Why)>, DbError> {
+    const AT_ONCE: usize = 200;
+    let mut found = BTreeMap::new();
+    for actions in actions.chunks(AT_ONCE) {
+        let entries = db.entries_of(actions.to_vec()).await?;
+        for (entry, event) in read(entries) {
+            if let Event::Decided { facts, why, .. } = event {
+                found.insert(entry.id, (*facts, why));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read(entries: Vec<Entry>) -> impl Iterator<Item = (Entry, Event)> {
+    entries.into_iter().filter_map(|entry| {
+        let event = serde_json::from_str(&entry.body).ok()?;
+        Some((entry, event))
+    })
+}
+
+/// The story that entries tell; `None` if they tell none.
+pub fn told(entries: &[Entry]) -> Option<Story> {
+    fold(entries).pop()
 }
 
 /// The stories of some actions, oldest first.
@@ -196,7 +281,6 @@ mod tests {
     use super::*;
     use crate::audit::{Audit, Write};
     use crate::db::chain::{Link, Opens};
-    use policy::record::Event;
     use std::sync::Arc;
 
     fn noted() -> Event {

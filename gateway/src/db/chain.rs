@@ -334,6 +334,37 @@ impl Db {
         Ok(rows.into_iter().map(Entry::from).collect())
     }
 
+    /// The ids of the actions whose first entry is before a position, newest first; with a text, of
+    /// those in whose entries it occurs.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn story_ids(
+        &self,
+        text: Option<&str>,
+        before: i64,
+        limit: u64,
+    ) -> Result<Vec<String>, DbError> {
+        // Only these entries begin a story; the tag of an event is the first thing in its text.
+        let sql = "SELECT id FROM audit WHERE seq < ?1 AND (body LIKE '{\"event\":\"decided\"%' \
+                   OR body LIKE '{\"event\":\"refused\"%' OR body LIKE '{\"event\":\"noted\"%') \
+                   AND (?2 = '' OR id = ?2 OR id IN (SELECT id FROM audit WHERE instr(lower(body), lower(?2)) > 0)) \
+                   ORDER BY seq DESC LIMIT ?3";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values = [before.into(), text.unwrap_or_default().into(), limit.into()];
+        let rows = self
+            .conn
+            .query_all_raw(Statement::from_sql_and_values(
+                self.conn.get_database_backend(),
+                sql,
+                values,
+            ))
+            .await?;
+        rows.into_iter()
+            .map(|row| Ok(row.try_get::<String>("", "id")?))
+            .collect()
+    }
+
     /// All entries of the actions in whose entries a text occurs, oldest first.
     ///
     /// # Errors

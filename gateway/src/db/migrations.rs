@@ -7,7 +7,8 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let mut steps: Vec<Box<dyn MigrationTrait>> = vec![Box::new(First), Box::new(Usage)];
+        let mut steps: Vec<Box<dyn MigrationTrait>> =
+            vec![Box::new(First), Box::new(Usage), Box::new(Sessions)];
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps
@@ -70,6 +71,33 @@ const USAGE: [&str; 2] = [
 impl MigrationTrait for Usage {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in USAGE {
+            manager.get_connection().execute_unprepared(table).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Sessions;
+
+impl MigrationName for Sessions {
+    fn name(&self) -> &'static str {
+        "m0003_sessions"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Sessions {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const TABLES: [&str; 2] = [
+            // Secrets are stored as digests; `refused` counts the attempts that were turned away.
+            "CREATE TABLE login_links (id TEXT PRIMARY KEY NOT NULL, secret TEXT NOT NULL, person TEXT NOT NULL, \
+             origin TEXT NOT NULL, created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, used_at BIGINT, \
+             refused BIGINT NOT NULL)",
+            "CREATE TABLE sessions (id TEXT PRIMARY KEY NOT NULL, cookie TEXT NOT NULL, token TEXT NOT NULL, \
+             person TEXT NOT NULL, origin TEXT NOT NULL, created_at BIGINT NOT NULL, seen_at BIGINT NOT NULL, \
+             expires_at BIGINT NOT NULL, ended_at BIGINT)",
+        ];
+        for table in TABLES {
             manager.get_connection().execute_unprepared(table).await?;
         }
         Ok(())

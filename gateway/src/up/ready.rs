@@ -7,9 +7,15 @@ use super::UpOptions;
 use crate::config::{Config, Paths};
 use crate::hosted;
 
-pub(super) fn say(config: &Config, paths: &Paths, options: &UpOptions, url: &str) {
+pub(super) fn say(
+    config: &Config,
+    paths: &Paths,
+    options: &UpOptions,
+    url: &str,
+    link: Option<&str>,
+) {
     let mut out = io::stdout().lock();
-    let text = text(config, paths, options, url);
+    let text = text(config, paths, options, url, link);
     if out
         .write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -19,7 +25,13 @@ pub(super) fn say(config: &Config, paths: &Paths, options: &UpOptions, url: &str
     }
 }
 
-fn text(config: &Config, paths: &Paths, options: &UpOptions, url: &str) -> String {
+fn text(
+    config: &Config,
+    paths: &Paths,
+    options: &UpOptions,
+    url: &str,
+    link: Option<&str>,
+) -> String {
     let mut text = String::new();
     if options.demo {
         let _ = write!(
@@ -45,6 +57,12 @@ fn text(config: &Config, paths: &Paths, options: &UpOptions, url: &str) -> Strin
     }
     if config.approvals.cli {
         text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";
+    }
+    if let Some(link) = link {
+        let _ = writeln!(
+            text,
+            "Open the console, once and within 10 minutes:\n  {link}"
+        );
     }
     let _ = writeln!(text, "ready {url}");
     text

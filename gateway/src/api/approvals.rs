@@ -1,0 +1,130 @@
+//! Questions: listed, shown, answered.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use policy::approval::Scope;
+use serde::Deserialize;
+
+use super::card::{Card, cards};
+use super::{Api, Refused, Who, refused};
+use crate::approvals::{DecideError, Shown};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    #[serde(default)]
+    all: bool,
+}
+
+/// The questions that a person sees, newest first.
+pub(crate) async fn seen(api: &Api, who: &Who, all: bool) -> Result<Vec<Shown>, Refused> {
+    api.broker.approvals.tick(jiff::Timestamp::now()).await;
+    let mut list = api.broker.approvals.list(all).await?;
+    list.retain(|shown| who.may_see(&api.broker.config, shown.group()));
+    Ok(list)
+}
+
+/// The open questions that a person sees.
+pub(crate) async fn open(api: &Api, who: &Who) -> Result<Vec<Shown>, Refused> {
+    seen(api, who, false).await
+}
+
+/// One question, if it is this person's to see. One that is not theirs is none.
+pub(crate) async fn find(api: &Api, who: &Who, id: &str) -> Result<Shown, Refused> {
+    let shown = api.broker.approvals.show(id).await?;
+    let shown = shown.filter(|shown| who.may_see(&api.broker.config, shown.group()));
+    shown.ok_or_else(|| DecideError::Unknown(id.to_owned()).into())
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Query(which): Query<Which>,
+) -> Result<Json<Vec<Card>>, Refused> {
+    let seen = seen(&api, &who, which.all).await?;
+    Ok(Json(cards(&api, seen).await?))
+}
+
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Json<Card>, Refused> {
+    card(&api, &who, &id).await.map(Json)
+}
+
+/// One question with all that a person should know of it.
+pub(crate) async fn card(api: &Api, who: &Who, id: &str) -> Result<Card, Refused> {
+    let shown = find(api, who, id).await?;
+    let card = cards(api, vec![shown]).await?.pop();
+    card.ok_or_else(|| DecideError::Unknown(id.to_owned()).into())
+}
+
+/// The person who decides, if that may be done here and by them.
+async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused> {
+    let name = who.named()?;
+    if let Some(why) = who.barred(&api.broker.config) {
+        return Err(Refused::new(StatusCode::FORBIDDEN, why));
+    }
+    let group = find(api, who, question).await?.group().to_owned();
+    if !who.may_decide(&api.broker.config, &group) {
+        let attempt = format!("decide {question}");
+        refused(&api.broker, format!("user:{name}"), attempt).await;
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            format!("`{name}` is no approver of this group"),
+        ));
+    }
+    Ok(name.to_string())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Approve {
+    #[serde(rename = "for")]
+    scope: Scope,
+    #[serde(default)]
+    run_anyway: bool,
+}
+
+pub(super) async fn approve(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Json(body): Json<Approve>,
+) -> Result<Json<Card>, Refused> {
+    let by = decider(&api, &who, &id).await?;
+    api.broker
+        .approve(&id, by, body.scope, body.run_anyway)
+        .await?;
+    card(&api, &who, &id).await.map(Json)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deny {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(super) async fn deny(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Json(body): Json<Deny>,
+) -> Result<Json<Card>, Refused> {
+    const LONGEST: usize = 4000;
+    let reason = body.reason.filter(|reason| !reason.trim().is_empty());
+    if reason
+        .as_ref()
+        .is_some_and(|reason| reason.chars().count() > LONGEST)
+    {
+        let text = format!("the reason is longer than {LONGEST} characters; say it shorter");
+        return Err(Refused::new(StatusCode::BAD_REQUEST, text));
+    }
+    let by = decider(&api, &who, &id).await?;
+    api.broker.deny(&id, by, reason).await?;
+    card(&api, &who, &id).await.map(Json)
+}

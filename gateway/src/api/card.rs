@@ -1,0 +1,227 @@
+//! A question with all that a person should know before they answer it: the effect first, then
+//! every argument, then what the conversation had read and which call brought that in.
+//!
+//! Written from what was decided on and from the configuration; nothing of it is the agent's choice
+//! of words but the arguments themselves, and nothing the server's but the tool's title.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use policy::decision::{Facts, Why};
+use policy::ids::{ActionId, ServerName};
+use policy::label::{Label, Provenance};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Api, Refused};
+use crate::approvals::Shown;
+use crate::audit::read;
+
+/// A question as people are shown it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Card {
+    /// The question.
+    #[serde(flatten)]
+    pub shown: Shown,
+    /// What its server calls the tool.
+    pub title: Option<String>,
+    /// Whom or what it reaches, as far as arguments say so.
+    pub destinations: Vec<Destination>,
+    /// What the conversation had read.
+    pub because: Vec<Because>,
+    /// The gates that are closed.
+    pub gates: Vec<String>,
+    /// The rules that had a say.
+    pub rules: Vec<String>,
+    /// Who asked.
+    pub principal: String,
+}
+
+/// An argument that names whom or what an action reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Destination {
+    /// The argument.
+    pub name: String,
+    /// What it says.
+    pub value: String,
+}
+
+/// A label, and the call that put it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Because {
+    /// Which label.
+    pub label: Label,
+    /// The call, as the log names it.
+    pub action: ActionId,
+    /// Its tool.
+    pub tool: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Because {
+    fn new(label: Label, from: &Provenance) -> Self {
+        Self {
+            label,
+            action: from.action.clone(),
+            tool: from.tool.clone(),
+            at: from.at,
+        }
+    }
+}
+
+/// What a decision's conversation had read, with where it came from.
+pub fn because(facts: &Facts) -> Vec<Because> {
+    let labels = &facts.labels;
+    let pairs = [
+        (Label::Untrusted, &labels.untrusted),
+        (Label::Secret, &labels.secret),
+    ];
+    let mut all: Vec<Because> = pairs
+        .into_iter()
+        .filter_map(|(label, from)| Some(Because::new(label, from.as_ref()?)))
+        .collect();
+    all.sort_by_key(|because| because.at);
+    all
+}
+
+/// The cards of some questions.
+///
+/// # Errors
+/// [`Refused`], if the log cannot be read.
+pub async fn cards(api: &Api, questions: Vec<Shown>) -> Result<Vec<Card>, Refused> {
+    let actions = questions.iter().map(|shown| shown.action.clone()).collect();
+    let mut decided = read::decided(&api.db, actions).await?;
+    let card = |shown: Shown| {
+        let decided = decided.remove(&shown.action);
+        card(api, shown, decided)
+    };
+    Ok(questions.into_iter().map(card).collect())
+}
+
+fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
+    let Some((facts, why)) = decided else {
+        return Card {
+            destinations: destinations(&shown.args, &[]),
+            shown,
+            title: None,
+            because: Vec::new(),
+            gates: Vec::new(),
+            rules: Vec::new(),
+            principal: String::new(),
+        };
+    };
+    let action = &facts.action;
+    let server = action.server.parse::<ServerName>().ok();
+    let named = server
+        .and_then(|server| api.broker.config.servers.get(&server))
+        .and_then(|server| server.tools.get(&action.name))
+        .map_or(&[][..], |tool| &tool.destinations);
+    Card {
+        title: title(api, &action.server, &action.name),
+        destinations: destinations(&shown.args, named),
+        because: because(&facts),
+        gates: why
+            .gates
+            .iter()
+            .map(|gate| gate.as_str().to_owned())
+            .collect(),
+        rules: why.rules,
+        principal: action.principal.clone(),
+        shown,
+    }
+}
+
+/// What a server calls a tool of its own.
+fn title(api: &Api, server: &str, tool: &str) -> Option<String> {
+    const LONGEST: usize = 80;
+    let listing = api.broker.catalog.known(server)?;
+    let raw: BTreeMap<String, Value> =
+        serde_json::from_str(listing.tool(tool)?.item.raw.get()).ok()?;
+    let annotated = raw.get("annotations").and_then(|hints| hints.get("title"));
+    let title = raw.get("title").or(annotated)?.as_str()?.trim();
+    (!title.is_empty()).then(|| title.chars().take(LONGEST).collect())
+}
+
+/// Names of arguments that usually say whom or what a call reaches.
+const USUAL: [&str; 20] = [
+    "to",
+    "cc",
+    "bcc",
+    "recipient",
+    "recipients",
+    "email",
+    "address",
+    "url",
+    "uri",
+    "host",
+    "channel",
+    "destination",
+    "target",
+    "repo",
+    "repository",
+    "path",
+    "file",
+    "phone",
+    "account",
+    "webhook",
+];
+
+/// The arguments that say so by the configuration, else by their usual names.
+fn destinations(args: &Value, named: &[String]) -> Vec<Destination> {
+    const MOST: usize = 6;
+    let Some(args) = args.as_object() else {
+        return Vec::new();
+    };
+    let says = |name: &str| {
+        if named.is_empty() {
+            USUAL.contains(&name.to_ascii_lowercase().as_str())
+        } else {
+            named.iter().any(|one| one == name)
+        }
+    };
+    let said = args.iter().filter(|(name, _)| says(name));
+    said.filter_map(|(name, value)| {
+        let value = plain(value)?;
+        let name = name.clone();
+        Some(Destination { name, value })
+    })
+    .take(MOST)
+    .collect()
+}
+
+/// A text, or a list of texts; nothing else is a destination.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Array(items) if !items.is_empty() => {
+            let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+            Some(texts?.join(", "))
+        }
+        Value::String(_)
+        | Value::Array(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn destinations_are_what_is_configured_else_what_is_usual() {
+        let args =
+            json!({"body": "x", "To": "a@b", "cc": ["c", "d"], "url": "", "path": 5, "room": "r"});
+        let shown = |named: &[String]| {
+            let all = destinations(&args, named);
+            let all = all.iter().map(|one| format!("{}={}", one.name, one.value));
+            all.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(&[]), "To=a@b cc=c, d");
+        assert_eq!(shown(&["room".to_owned()]), "room=r");
+    }
+}

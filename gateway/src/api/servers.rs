@@ -1,0 +1,152 @@
+//! Servers, their tools, and how the instance does.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use policy::ids::GroupName;
+use serde_json::{Value, json};
+
+use super::{Api, Refused, Who};
+
+/// Whether a server is granted to a group that this person sees.
+fn granted(api: &Api, who: &Who, server: &str) -> bool {
+    let config = &api.broker.config;
+    who.may_see(config, "")
+        || config.groups.iter().any(|(name, group)| {
+            who.may_see(config, name.as_str())
+                && group.servers.iter().any(|one| one.as_str() == server)
+        })
+}
+
+/// The servers that a person sees, each as `/servers` tells it.
+pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
+    let all = api.broker.upstreams.status().into_iter();
+    let seen = all.filter(|status| granted(api, who, &status.name));
+    seen.map(|status| {
+        let listing = api.broker.catalog.known(&status.name);
+        let tools: Vec<String> = listing
+            .iter()
+            .flat_map(|listing| listing.tools.iter().map(|tool| tool.item.name.clone()))
+            .collect();
+        let mut shown = json!(status);
+        if let Some(members) = shown.as_object_mut() {
+            let doubled = listing.map(|listing| listing.doubled.clone());
+            if let Some(doubled) = doubled.filter(|doubled| !doubled.is_empty())
+                && status.last_error.is_none()
+            {
+                let names: Vec<String> = doubled.into_iter().collect();
+                let text = format!(
+                    "it lists more than one tool named {}; only the first is taken",
+                    names.join(", ")
+                );
+                members.insert("last_error".to_owned(), Value::String(text));
+            }
+            members.insert("tools".to_owned(), json!(tools));
+        }
+        shown
+    })
+    .collect()
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+) -> Json<Vec<Value>> {
+    Json(seen(&api, &who))
+}
+
+pub(super) async fn tools(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+) -> Json<Value> {
+    let mut all = Vec::new();
+    for status in api.broker.upstreams.status() {
+        if !granted(&api, &who, &status.name) {
+            continue;
+        }
+        // Asks a server that never told; one that cannot be started is seen in `servers`.
+        let Ok(listing) = api.broker.catalog.get(&status.name).await else {
+            continue;
+        };
+        for tool in &listing.tools {
+            let raw: Value = serde_json::from_str(tool.item.raw.get()).unwrap_or_default();
+            let member = |name: &str| raw.get(name).cloned().unwrap_or_default();
+            all.push(json!({
+                "name": format!("{}__{}", status.name, tool.item.name),
+                "server": status.name,
+                "title": member("title"),
+                "description": member("description"),
+                "annotations": member("annotations"),
+                "digest": tool.item.digest,
+            }));
+        }
+    }
+    Json(Value::Array(all))
+}
+
+/// How the instance does, as far as a person sees it.
+pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
+    let broker = &api.broker;
+    let states: Vec<Value> = broker
+        .upstreams
+        .status()
+        .iter()
+        .filter(|one| granted(api, who, &one.name))
+        .map(|one| json!({ "name": one.name, "state": one.state }))
+        .collect();
+    // Figures are no reason to hide how the instance does.
+    let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
+        Ok(totals) => totals
+            .iter()
+            .filter(|total| who.may_see(&broker.config, &total.group))
+            .map(usage_of)
+            .collect(),
+        Err(error) => {
+            tracing::error!("what models took cannot be read: {error}");
+            Vec::new()
+        }
+    };
+    let groups: Vec<&str> = broker
+        .config
+        .groups
+        .keys()
+        .map(GroupName::as_str)
+        .filter(|group| who.may_see(&broker.config, group))
+        .collect();
+    Ok(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "url": api.url,
+        "uptime_seconds": api.since.elapsed().as_secs(),
+        "configuration": broker.config.revision,
+        "groups": groups,
+        "servers": states,
+        "agents": crate::hosted::NO_SANDBOX,
+        "open_approvals": super::approvals::open(api, who).await?.len(),
+        "records_waiting": broker.audit.waiting(),
+        "models": usage,
+    }))
+}
+
+pub(super) async fn status(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+) -> Result<Json<Value>, Refused> {
+    told(&api, &who).await.map(Json)
+}
+
+/// What a group's calls to a model took so far.
+fn usage_of(total: &crate::db::usage::Total) -> Value {
+    json!({
+        "name": format!("{}: {}/{}", total.group, total.provider, total.model),
+        "state": format!("{} calls, {} tokens in, {} out", total.calls, total.input, total.output),
+        "group": total.group,
+        "provider": total.provider,
+        "model": total.model,
+        "calls": total.calls,
+        "input_tokens": total.input,
+        "output_tokens": total.output,
+        "cache_read_tokens": total.cache_read,
+        "cache_write_tokens": total.cache_write,
+    })
+}

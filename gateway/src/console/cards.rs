@@ -1,0 +1,131 @@
+//! A question as a card: the effect first, then every argument, then why, then the answers.
+
+use askama::Template;
+use policy::approval::State;
+use policy::record::Outcome;
+
+use super::view::{Argument, Read, Reason, Text, Time, Word, arguments, reasons};
+use crate::api::card::Card;
+use crate::api::{Api, Who};
+
+/// A card on a page.
+#[derive(Debug, Template)]
+#[template(path = "card.html")]
+pub(super) struct CardView {
+    pub(super) id: String,
+    pub(super) open: bool,
+    gone: bool,
+    state: Word,
+    /// How it ended, in a sentence.
+    told: String,
+    group: String,
+    effect: Text,
+    destinations: Vec<(Text, Text)>,
+    tool: Text,
+    principal: Text,
+    args: Vec<Argument>,
+    reasons: Vec<Reason>,
+    read: Vec<Read>,
+    rules: Vec<Text>,
+    asked: Time,
+    expires: Time,
+    action: String,
+    /// Why the reader cannot answer it, if so.
+    barred: Option<String>,
+}
+
+impl CardView {
+    /// A card for this reader.
+    pub(super) fn new(api: &Api, who: &Who, card: &Card) -> Self {
+        let shown = &card.shown;
+        let barred = if who.may_decide(&api.broker.config, &shown.group) {
+            who.barred(&api.broker.config).map(str::to_owned)
+        } else {
+            Some("You see this question; answering it is for this group's approvers.".to_owned())
+        };
+        Self {
+            id: shown.id.clone(),
+            open: shown.state.is_open(),
+            gone: shown.state == State::CallerGone,
+            state: shown.state.into(),
+            told: told(card),
+            group: shown.group.clone(),
+            effect: Text::line(
+                &card
+                    .title
+                    .clone()
+                    .unwrap_or_else(|| plain_name(&shown.tool)),
+            ),
+            destinations: card
+                .destinations
+                .iter()
+                .map(|one| (Text::line(&one.name), Text::line(&one.value)))
+                .collect(),
+            tool: Text::line(&shown.tool),
+            principal: Text::line(&card.principal),
+            args: arguments(&shown.args),
+            reasons: reasons(&shown.reasons, &card.gates),
+            read: card.because.iter().map(Read::from).collect(),
+            rules: card.rules.iter().map(|rule| Text::line(rule)).collect(),
+            asked: shown.asked_at.into(),
+            expires: shown.expires_at.into(),
+            action: shown.action.clone(),
+            barred,
+        }
+    }
+}
+
+/// `server__send_letter` as a person says it: `Send letter`.
+fn plain_name(tool: &str) -> String {
+    let name = tool.split_once("__").map_or(tool, |(_, name)| name);
+    let words = name.replace(['_', '-'], " ");
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+/// How a question ended and what came of it, in a sentence.
+pub(super) fn told(card: &Card) -> String {
+    let shown = &card.shown;
+    let by = shown.decided_by.as_deref().unwrap_or("nobody");
+    let said = match (shown.state, shown.scope) {
+        (State::Pending, _) => return "Waits for a decision".to_owned(),
+        (State::CallerGone, _) => return "Who asked has gone".to_owned(),
+        (State::Approved, Some("run")) => format!("{by} allowed it for this task"),
+        (State::Approved, _) => format!("{by} allowed it once"),
+        (State::Denied, _) => format!("{by} denied it"),
+        (State::Expired, _) => "Nobody answered in time, which is a no".to_owned(),
+        (State::Withdrawn, _) => "It was withdrawn".to_owned(),
+    };
+    let words = shown.reason.as_ref().map_or_else(String::new, |reason| {
+        format!(": “{}”", crate::text::printable(reason))
+    });
+    let outcome = match (shown.state, shown.outcome) {
+        (State::Approved, Outcome::Running) => ". It is being done",
+        (State::Approved, Outcome::Ok) => ". It was done",
+        (State::Approved, Outcome::Error) => ". It was tried, and failed",
+        (State::Approved, Outcome::Refused) => ". It was not done after all",
+        (State::Approved, Outcome::Unknown) => ". Nobody knows whether it was done",
+        (
+            State::Pending | State::Denied | State::Expired | State::Withdrawn | State::CallerGone,
+            _,
+        ) => "",
+    };
+    format!("{said}{words}{outcome}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_name;
+
+    #[test]
+    fn a_tool_is_called_as_a_person_would() {
+        assert_eq!(plain_name("postbox__send_letter"), "Send letter");
+        assert_eq!(
+            plain_name("files resources/read x"),
+            "Files resources/read x"
+        );
+        assert_eq!(plain_name(""), "");
+    }
+}

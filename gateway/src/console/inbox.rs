@@ -1,0 +1,57 @@
+//! The questions: those that wait, and those that were answered lately.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::cards::CardView;
+use super::view::page;
+use crate::api::card::cards;
+use crate::api::{Api, Refused, Who, approvals};
+
+/// How many answered questions are shown.
+const RECENT: usize = 20;
+
+#[derive(Template)]
+#[template(path = "inbox.html")]
+struct Inbox {
+    open: Vec<CardView>,
+    recent: Vec<CardView>,
+}
+
+/// The page.
+pub(super) async fn inbox(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+) -> Result<Response, Refused> {
+    let mut settled = 0;
+    let mut seen = approvals::seen(&api, &who, true).await?;
+    seen.retain(|shown| {
+        settled += usize::from(!shown.state.is_open());
+        shown.state.is_open() || settled <= RECENT
+    });
+    let all = cards(&api, seen).await?;
+    let views = all.iter().map(|card| CardView::new(&api, &who, card));
+    let (open, recent) = views.partition(|view| view.open);
+    Ok(page(&Inbox { open, recent }))
+}
+
+#[derive(Template)]
+#[template(path = "question.html")]
+struct Question {
+    card: CardView,
+}
+
+/// One question on a page of its own.
+pub(super) async fn question(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let card = approvals::card(&api, &who, &id).await?;
+    let card = CardView::new(&api, &who, &card);
+    Ok(page(&Question { card }))
+}
