@@ -125,12 +125,16 @@ def test_the_whole_story(demo):
     assert demo.run("audit", "verify").returncode == 0
 
 
-def test_killed_while_a_question_is_open(demo):
+@pytest.mark.parametrize("how", ("killed", "stopped"))
+def test_the_gateway_ends_while_a_question_is_open(demo, how):
     say(demo, "read my mail")
     question = asked(demo)
     before, said = [item["id"] for item in items(demo)], words(demo)
-    demo.kill()
-    demo.nobody_left(10)
+    if how == "killed":
+        demo.kill()
+        demo.nobody_left(10)
+    else:
+        demo.stop()
     demo.up()
 
     assert demo.question(question["id"])["state"] == "pending"
