@@ -25,7 +25,7 @@ async function change(method, path, body) {
   const answer = await ask("/api/v1" + path, { method, body: body && JSON.stringify(body) });
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const error = new Error(told.error || `the gateway answered ${answer.status}`);
+    const error = new Error(visible(told.error || `the gateway answered ${answer.status}`));
     error.status = answer.status;
     throw error;
   }
