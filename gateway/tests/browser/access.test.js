@@ -26,7 +26,7 @@ after(async () => {
   await gate?.destroy();
 });
 
-const PAGES = ["/", "/inbox", "/audit", "/audit?text=nowhere-to-be-found", "/servers", "/status", "/login", "/g/nowhere"];
+const PAGES = ["/", "/inbox", "/audit", "/audit?text=nowhere-to-be-found&kind=mcp", "/servers", "/status", "/login", "/g/nowhere"];
 
 for (const [width, options] of [["phone", PHONE], ["desk", DESK]]) {
   for (const colorScheme of ["light", "dark"]) {
