@@ -19,7 +19,7 @@ mod tokens;
 mod watch;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -189,13 +189,12 @@ fn log(default: &str) {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let named = arguments.config.is_some();
     let paths = Paths::find(arguments.config, arguments.data)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let out = Output::new(arguments.json);
     let client = || Client::new(&paths, arguments.user.as_deref());
     match arguments.command {
-        Command::Up { listen } => start(paths, named, listen).await,
+        Command::Up { listen } => start(paths, listen).await,
         Command::Check => check::check(&paths, out),
         Command::Login => login::run(&client()?, out).await,
         Command::Token(command) => tokens::run(command, &client()?, out).await,
@@ -214,19 +213,18 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// The configuration, or its problems as a failure.
+/// The configuration, or its problems as a failure; where there is none, the demo's.
 fn load(paths: &Paths) -> Result<Config, Failure> {
+    if demo::runs(paths) {
+        return demo::config(&paths.config)
+            .map_err(|problems| Failure::Failed(problems.to_string()));
+    }
     Config::load(&paths.config).map_err(|problems| Failure::Usage(problems.to_string()))
 }
 
-async fn start(paths: Paths, named: bool, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    // A path that was mistyped starts no demo.
-    let demo = !named && is_absent(&paths.config);
-    let config = if demo {
-        demo::config(&paths.config).map_err(|problems| Failure::Failed(problems.to_string()))?
-    } else {
-        load(&paths)?
-    };
+async fn start(paths: Paths, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    let demo = demo::runs(&paths);
+    let config = load(&paths)?;
     may_listen(listen.unwrap_or(config.listen), config.behind_proxy).map_err(Failure::Usage)?;
     for note in &config.notes {
         tracing::warn!("{note}");
@@ -234,11 +232,6 @@ async fn start(paths: Paths, named: bool, listen: Option<SocketAddr>) -> Result<
     up::run(paths, config, UpOptions { listen, demo })
         .await
         .map_err(|error| Failure::of(&error))
-}
-
-/// Whether there is surely nothing: what cannot be looked at is no reason to go on without it.
-fn is_absent(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]

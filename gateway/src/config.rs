@@ -39,6 +39,8 @@ const MIB: usize = 1024 * 1024;
 pub struct Paths {
     /// The configuration file.
     pub config: PathBuf,
+    /// Somebody named that file: that it is there is not left open.
+    pub named: bool,
     /// The data directory.
     pub data: PathBuf,
 }
@@ -82,6 +84,7 @@ impl Paths {
             } else {
                 config.join("portcullis.toml")
             },
+            named,
             data: usual(
                 data,
                 "/var/lib/portcullis",

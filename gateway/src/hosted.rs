@@ -27,11 +27,11 @@ pub use host::PROGRAM;
 pub use items::Item;
 use items::Put;
 pub(crate) use items::state_of;
-pub use open::open;
+pub use open::{OpenError, open};
 pub use routes::router;
 
 /// What a person is told of the runtime that there is.
-pub const NO_SANDBOX: &str = "Hosted agents run as processes of this machine, as root each as a user of its own, else under Landlock: that is no \
+pub const NO_SANDBOX: &str = "hosted agents run as processes of this machine, as root each as a user of its own, else under Landlock: that is no \
      sandbox, and their network is yours";
 
 /// How the conversation of a group is named.

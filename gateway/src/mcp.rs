@@ -20,13 +20,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Broker;
 use crate::catalog::Change;
-use crate::identity::{Credential, Principal};
+use crate::identity::Principal;
 use crate::upstreams::List;
 
 use session::{Session, Sessions};
@@ -598,9 +597,7 @@ async fn request(
             StatusCode::OK,
             Body::from_stream(Follow::json(guard, answer)),
         ),
-        Some(_) | None if streamed => {
-            event_stream(mcp, &caller.principal, Follow::events(guard, 0, style))
-        }
+        Some(_) | None if streamed => event_stream(Follow::events(guard, 0, style)),
         Some(_) | None => {
             log.finished().await;
             match log.answer() {
@@ -666,16 +663,9 @@ fn begin(
     guard
 }
 
-/// A log as a stream. That of a hosted run ends when its process may not speak any more.
-fn event_stream(mcp: &Mcp, principal: &Principal, follow: Follow) -> Response {
-    let body = match &principal.by {
-        Credential::Token { .. } => Body::from_stream(follow),
-        Credential::Run { run, launch, .. } => {
-            let speaks = mcp.broker.identity.runs.speaks(run, *launch);
-            Body::from_stream(follow.take_until(speaks.cancelled_owned()))
-        }
-    };
-    let mut response = Response::new(body);
+/// A log as a stream. The door ends it with its credential.
+fn event_stream(follow: Follow) -> Response {
+    let mut response = Response::new(Body::from_stream(follow));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -721,7 +711,7 @@ pub async fn get(
         None => (session.own.clone(), session.own.sent()),
     };
     let guard = Guard::new(log, mcp.broker.clone(), false);
-    event_stream(&mcp, &principal, Follow::events(guard, seen, style))
+    event_stream(Follow::events(guard, seen, style))
 }
 
 /// `DELETE` on an endpoint: the session ends; a question it asked does not.

@@ -94,7 +94,7 @@ pub enum UpError {
     Models(String),
     /// What the groups left cannot be read.
     #[error(transparent)]
-    Groups(#[from] groups::db::DbError),
+    Groups(#[from] hosted::OpenError),
     /// The log cannot be written.
     #[error(transparent)]
     Record(#[from] crate::audit::NoRecord),

@@ -19,6 +19,8 @@ pub(crate) const BACKOFF: [Duration; 3] = [
 ];
 /// How long an agent may take until it says that it is there.
 pub const HELLO: Duration = Duration::from_secs(30);
+/// How long an agent that works may report nothing, while no person is waited for.
+pub const SILENCE: Duration = Duration::from_mins(30);
 /// How long an agent that is done may take to end by itself.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before something that the database refused is tried again.

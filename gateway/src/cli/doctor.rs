@@ -11,6 +11,7 @@ use super::client::text;
 use super::output::{Cell, Output};
 use super::{Client, Failure};
 use crate::config::{Config, Paths, Role, Server, Transport, beside_us, env_var};
+use crate::hosted::{NO_SANDBOX, PROGRAM, demo};
 
 /// How a look at something went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,6 +80,7 @@ pub(super) async fn doctor(
         for (name, server) in &config.servers {
             reach(name.as_str(), server, root, &mut found);
         }
+        agents(config, &mut found);
         exposure(config, &mut found);
         people(config, &mut found);
     }
@@ -105,6 +107,17 @@ pub(super) async fn doctor(
 }
 
 fn configuration(paths: &Paths, found: &mut Findings) -> Option<Config> {
+    if demo::runs(paths) {
+        found.warn(
+            "configuration",
+            format!(
+                "none at `{}`, so `up` runs the demo",
+                paths.config.display()
+            ),
+            "write one when you are done with it: docs/configuration.md",
+        );
+        return demo::config(&paths.config).ok();
+    }
     match Config::load(&paths.config) {
         Ok(config) => {
             found.ok(
@@ -272,6 +285,23 @@ fn scopes(release: &str) -> bool {
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
+/// What hosted agents need, and what does not hold them.
+fn agents(config: &Config, found: &mut Findings) {
+    if config.groups.values().all(|group| group.model.is_none()) {
+        return;
+    }
+    let path = env_var("PATH").unwrap_or_default();
+    if let Err(missing) = bundled::find(PROGRAM.as_ref(), beside_us().as_deref(), &path) {
+        let what = format!("`{PROGRAM}` comes with portcullis and is missing");
+        found.fail("agents", what, missing.to_string());
+    }
+    found.warn(
+        "agents",
+        NO_SANDBOX,
+        "give hosted groups only models and programs that you would run yourself",
+    );
 }
 
 fn reach(name: &str, server: &Server, root: bool, found: &mut Findings) {

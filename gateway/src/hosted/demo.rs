@@ -1,5 +1,6 @@
 //! The demo: what runs where there is no configuration.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use groups::notes::{NoteError, Title};
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 use policy::ids::GroupName;
 use policy::label::Labels;
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Paths, Problems};
 use crate::db::Db;
 
 /// Its one group.
@@ -34,6 +35,14 @@ const NOTES: [(&str, &str); 3] = [
          nothing in a hurry.",
     ),
 ];
+
+/// Whether `up` runs the demo: nobody named a configuration, for a mistyped path starts none, and
+/// there is surely none at the usual place. What cannot be looked at is no reason to go on without it.
+pub fn runs(paths: &Paths) -> bool {
+    !paths.named
+        && std::fs::symlink_metadata(&paths.config)
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
 
 /// The configuration of the demo.
 ///

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use agent::Limits;
-use groups::db::DbError;
 use groups::{Groups, Settings};
 use policy::ids::GroupName;
 use runtimes::runtime::Runtime;
@@ -12,7 +11,18 @@ use runtimes::runtime::Runtime;
 use super::host::{Host, hosted};
 use crate::broker::Broker;
 use crate::config::{self, Config};
-use crate::db::Db;
+use crate::db::{Db, DbError};
+
+/// What the groups left cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Their own tables.
+    #[error(transparent)]
+    Groups(#[from] groups::db::DbError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] DbError),
+}
 
 /// How much an agent may do in one run.
 const LIMITS: Limits = Limits {
@@ -27,13 +37,14 @@ const LIMITS: Limits = Limits {
 /// gateway ended are the broker's from here on.
 ///
 /// # Errors
-/// [`DbError`], if what is stored cannot be read.
+/// [`OpenError`], if what is stored cannot be read: without what a run has done already nothing is
+/// done for it.
 pub async fn open(
     broker: &Arc<Broker>,
     db: &Db,
     runtime: Arc<dyn Runtime>,
     listen: SocketAddr,
-) -> Result<Arc<Groups>, DbError> {
+) -> Result<Arc<Groups>, OpenError> {
     let agents = broker.config.groups.iter();
     let host = Host {
         broker: Arc::downgrade(broker),
@@ -53,11 +64,7 @@ pub async fn open(
     )
     .await?;
     for key in groups.under_way().await? {
-        let run = key.run.clone();
-        if let Err(error) = broker.run_goes_on(db, hosted(&key)).await {
-            // It is over then as far as the broker knows: nothing is done for it.
-            tracing::error!("what run `{run}` has done cannot be read: {error}");
-        }
+        broker.run_goes_on(db, hosted(&key)).await?;
     }
     let told = Arc::downgrade(&groups);
     broker.hosted.tell_waits(Box::new(move |run, waits| {

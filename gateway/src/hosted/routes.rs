@@ -75,7 +75,7 @@ async fn only_runs(
 }
 
 #[derive(Debug, Deserialize)]
-struct From {
+struct Since {
     #[serde(default)]
     after: u64,
 }
@@ -83,7 +83,7 @@ struct From {
 async fn turns(
     State(agents): State<Agents>,
     Extension(speaker): Extension<Speaker>,
-    Query(From { after }): Query<From>,
+    Query(Since { after }): Query<Since>,
 ) -> Response {
     let Agents { broker, groups } = agents;
     let Ok(turns) = groups.turns(&speaker.run, after) else {

@@ -53,7 +53,7 @@ fn text(
         );
     }
     if config.groups.values().any(|group| group.model.is_some()) {
-        let _ = writeln!(text, "{}.", hosted::NO_SANDBOX);
+        let _ = writeln!(text, "Note: {}.", hosted::NO_SANDBOX);
     }
     if config.approvals.cli {
         text += "An agent that runs as this same user could answer its own questions; run it as another, or set `[approvals] cli = false`.\n";

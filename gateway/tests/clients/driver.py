@@ -8,6 +8,7 @@
 Leaving the `with` stops it and fails if a process it started is still there.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -137,7 +138,8 @@ class Gateway:
             print("--- the gateway's log\n" + self.log.read_text(errors="replace")[-20000:])
         if self.process:
             for line in self.alive():
-                os.kill(int(line.split()[0]), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(line.split()[0]), signal.SIGKILL)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def up(self, *arguments: str, listen: str = "127.0.0.1:0", seconds: float = 20) -> "Gateway":

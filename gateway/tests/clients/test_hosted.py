@@ -125,12 +125,16 @@ def test_the_whole_story(demo):
     assert demo.run("audit", "verify").returncode == 0
 
 
-def test_killed_while_a_question_is_open(demo):
+@pytest.mark.parametrize("how", ("killed", "stopped"))
+def test_the_gateway_ends_while_a_question_is_open(demo, how):
     say(demo, "read my mail")
     question = asked(demo)
     before, said = [item["id"] for item in items(demo)], words(demo)
-    demo.kill()
-    demo.nobody_left(10)
+    if how == "killed":
+        demo.kill()
+        demo.nobody_left(10)
+    else:
+        demo.stop()
     demo.up()
 
     assert demo.question(question["id"])["state"] == "pending"
@@ -202,14 +206,18 @@ def test_killed_around_the_execution(demo, pause):
     ended(demo, old)
 
 
+def kill_agent(gate) -> None:
+    agents = [pid for pid, _ in gate.look_at_family() if "portcullis-agent" in driver._command(pid).split(" ")[0]]
+    assert agents
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_an_agent_that_is_killed_waits_on_with_its_question(demo):
     say(demo, "read my mail")
     question = asked(demo)
     before = [item["id"] for item in items(demo)]
-    agents = [pid for pid, _ in demo.look_at_family() if "portcullis-agent" in driver._command(pid).split(" ")[0]]
-    assert agents
-    for pid in agents:
-        os.kill(pid, signal.SIGKILL)
+    kill_agent(demo)
     started = lambda: demo.logged().count("the agent of `demo-1` has started")
     wait_for(lambda: started() == 2, 20, "another agent")
     assert demo.question(question["id"])["state"] == "pending"
@@ -351,6 +359,23 @@ def test_what_was_approved_while_nobody_was_there_is_done_once_and_handed_over_o
     # An answer is handed over again until it is known that it arrived, and then it is lost.
     wait_for(lambda: resumed(gate, second, "odd__append", args).text.startswith("UNKNOWN. "), 10, "answer that is lost")
     assert lines(gate) == ["asked"] and gate.questions() == []
+    finish(gate)
+    over(gate, "lab")
+
+
+def test_an_agent_that_is_started_again_gets_the_answer_of_what_is_being_done(gateway):
+    gate = gateway(lab)
+    say(gate, "go", "lab")
+    first = token(gate)
+    args = {"path": str(gate.files / "out"), "steps": 80}
+    lost = Later(gate, first, "plain__count", args)
+    wait_for(lambda: of(gate, "tool", "lab"), 10, "call that is being done")
+    kill_agent(gate)
+    second = token(gate)
+    assert ask(gate, first, "tools/list").status == 401, "an older process still speaks for the run"
+    assert resumed(gate, second, "plain__count", args).text == "appended"
+    assert lines(gate) == ["counted"] and len(of(gate, "tool", "lab")) == 1
+    assert b"appended" not in lost.over().body
     finish(gate)
     over(gate, "lab")
 

@@ -56,8 +56,10 @@ pub(super) struct Told {
 pub(super) enum Phase {
     /// The agent has not said that it is there.
     Starting,
-    /// It works or waits.
-    Going,
+    /// It works.
+    Working,
+    /// It waits for a person.
+    Waiting,
     /// It is over; the agent may end by itself.
     Over,
     /// It is over, and the agent is to be ended.
@@ -130,7 +132,8 @@ impl Live {
         let launch = self.progress.life.launch;
         let phase = match progress.life.state {
             State::Queued | State::Starting => Phase::Starting,
-            State::Working | State::Waiting => Phase::Going,
+            State::Working => Phase::Working,
+            State::Waiting => Phase::Waiting,
             State::Done | State::Failed => Phase::Over,
             State::Stopped => Phase::Stopped,
         };
@@ -138,7 +141,8 @@ impl Live {
             let reason = "a person stopped the task".to_owned();
             self.tell(Ask::Stop { reason }, None);
         }
-        // What follows another start is the business of whoever starts.
+        // Told at every report, for whoever counts the time without one; but what follows another start
+        // is the business of whoever starts.
         if progress.life.launch == launch {
             self.phase.send_replace(phase);
         }

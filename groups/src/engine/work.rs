@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::{Groups, Phase, Room, live};
-use crate::bounds::{BACKOFF, GRACE, HELLO};
+use crate::bounds::{BACKOFF, GRACE, HELLO, SILENCE};
 use crate::db::{DbError, Run};
 use crate::host::{Launched, RunKey};
 use crate::life::{Life, State, Step};
@@ -175,7 +176,7 @@ impl Groups {
                 launched.stop().await;
                 End::Over
             }
-            ControlFlow::Break(Phase::Over | Phase::Starting | Phase::Going) => {
+            ControlFlow::Break(Phase::Over | Phase::Starting | Phase::Working | Phase::Waiting) => {
                 self.host.over(key).await;
                 if timeout(GRACE, launched.ended()).await.is_err() {
                     launched.stop().await;
@@ -194,20 +195,14 @@ impl Groups {
         launched: &mut dyn Launched,
         phase: &mut watch::Receiver<Phase>,
     ) -> ControlFlow<Phase, End> {
-        let mut greeted = phase.clone();
-        let silent = async {
-            let hello = greeted.wait_for(|phase| *phase != Phase::Starting);
-            if timeout(HELLO, hello).await.is_ok() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let reports = phase.clone();
         tokio::select! {
             biased;
             how = over(phase) => ControlFlow::Break(how),
             () = self.stopping.cancelled() => ControlFlow::Continue(End::Closing),
             ended = launched.ended() => ControlFlow::Continue(End::Lost(ended.0)),
-            () = silent => {
-                let seconds = HELLO.as_secs();
+            most = silence(reports) => {
+                let seconds = most.as_secs();
                 ControlFlow::Continue(End::Lost(format!("it said nothing for {seconds} seconds")))
             }
         }
@@ -220,6 +215,22 @@ impl Groups {
         });
         if let Some(item) = writing.flatten() {
             self.web.drop_writing(room.settings.name.as_str(), &item);
+        }
+    }
+}
+
+/// Waits until the agent has reported nothing for too long: how long that was.
+async fn silence(mut reports: watch::Receiver<Phase>) -> Duration {
+    loop {
+        let most = match *reports.borrow_and_update() {
+            Phase::Starting => HELLO,
+            Phase::Working => SILENCE,
+            Phase::Waiting | Phase::Over | Phase::Stopped => Duration::MAX,
+        };
+        match timeout(most, reports.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return most,
         }
     }
 }

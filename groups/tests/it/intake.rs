@@ -119,6 +119,11 @@ async fn a_report_is_taken_once_and_whole() {
         house.words("demo").await,
         ["ana: hello", "agent: one", "agent: two"]
     );
+    agent.process.exit.cancel();
+    house.say("demo", "ana", "and now?").await;
+    let history = house.agent().await.begin.history;
+    assert_eq!(history[..3], [asked("hello"), says("one"), says("two")]);
+    assert_eq!(history[4..], [asked("and now?")]);
 }
 
 #[tokio::test]

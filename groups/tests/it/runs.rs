@@ -38,12 +38,12 @@ async fn an_agent_that_ends_is_started_again_with_all_that_it_reported() {
     assert_eq!(again.begin.history, [asked("read"), calls(&["t1", "t2"])]);
     assert_eq!(again.begin.results, [block]);
     assert!(again.begin.next_event > old.events[0].n);
-    // What is left of the old process says nothing any more.
-    assert!(again.post(old).await.is_err());
     assert_eq!(again.said().await.1, [asked("hurry")]);
-    again
-        .report(vec![hello(), message(results(&["t1", "t2"]))])
-        .await;
+    again.report(vec![hello()]).await;
+    // What is left of the old process says nothing any more.
+    let stale = again.post(old).await;
+    assert!(matches!(stale, Err(groups::EventError::NoRun)), "{stale:?}");
+    again.report(vec![message(results(&["t1", "t2"]))]).await;
     again.answer("done").await;
     house.until_run(&run, RunState::Done).await;
     assert_eq!(
@@ -148,6 +148,35 @@ async fn an_agent_that_never_says_hello_is_ended_and_started_again() {
         clock.advance(1).await;
     }
     assert!(!again.process.stopped.is_cancelled());
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_ended_but_not_one_that_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    let clock = Clock::stop();
+    house.say("demo", "ana", "hello").await;
+    let mut agent = house.agent().await;
+    agent.report(vec![hello()]).await;
+    house.groups.waiting(&agent.run(), true);
+    house.until_run(&agent.run(), RunState::Waiting).await;
+    let most = groups::bounds::SILENCE.as_secs();
+    for _ in 0..10 {
+        settled().await;
+        clock.advance(most).await;
+    }
+    assert!(!agent.process.stopped.is_cancelled());
+    house.groups.waiting(&agent.run(), false);
+    house.until_run(&agent.run(), RunState::Working).await;
+    settled().await;
+    clock.advance(most - 1).await;
+    agent.report(vec![delta("…")]).await;
+    settled().await;
+    clock.advance(most - 1).await;
+    settled().await;
+    assert!(!agent.process.stopped.is_cancelled());
+    clock.advance(2).await;
+    agent.process.stopped.cancelled().await;
 }
 
 #[tokio::test]
