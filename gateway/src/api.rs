@@ -137,7 +137,11 @@ async fn only_the_owner(
 }
 
 /// Lets in one of our own pages, with the person at it.
-async fn only_a_person(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn only_a_person(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match person(&api, request.headers()).await {
         Ok(who) => request.extensions_mut().insert(who),
         Err(refused) => return refused.into_response(),

@@ -6,6 +6,7 @@
 
 mod approvals;
 mod audit;
+mod chat;
 mod check;
 mod client;
 mod doctor;
@@ -13,7 +14,9 @@ mod login;
 mod output;
 mod policy;
 mod status;
+mod stream;
 mod tokens;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,7 +76,12 @@ enum Command {
         /// Also those that are settled.
         #[arg(long)]
         all: bool,
+        /// Print each as it comes, and how it was answered.
+        #[arg(long, conflicts_with = "all")]
+        watch: bool,
     },
+    /// Talk to a group's agent.
+    Chat(chat::Chat),
     /// Say yes to a question.
     Approve(approvals::Approve),
     /// Say no to a question.
@@ -190,7 +198,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Check => check::check(&paths, out),
         Command::Login => login::run(&client()?, out).await,
         Command::Token(command) => tokens::run(command, &client()?, out).await,
-        Command::Approvals { all } => approvals::list(all, &client()?, out).await,
+        Command::Approvals { watch: true, .. } => watch::watch(&client()?, out).await,
+        Command::Approvals { all, .. } => approvals::list(all, &client()?, out).await,
+        Command::Chat(chat) => chat::run(chat, &client()?, out).await,
         Command::Approve(approve) => approvals::approve(approve, client, out).await,
         Command::Deny(deny) => approvals::deny(deny, &client()?, out).await,
         Command::Audit(command) => audit::run(command, &paths, out).await,

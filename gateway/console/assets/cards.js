@@ -1,7 +1,14 @@
 // Questions: answered here, and changed wherever they are answered.
 
-// What has just come under somebody's finger was not meant by it.
-const UNMEANT = 400;
+/** What has just come under somebody's finger was not meant by it: a card can be answered a moment
+ * after it is shown. */
+function notYet(card) {
+  const buttons = card.querySelectorAll("form.decide button");
+  for (const one of buttons) one.disabled = true;
+  setTimeout(() => {
+    for (const one of buttons) one.disabled = false;
+  }, 500);
+}
 
 /** Puts a card's new state wherever it is shown; what somebody is writing into it stays. */
 function showCard(id, html) {
@@ -67,8 +74,7 @@ document.addEventListener("click", (event) => {
 });
 
 async function answer(form, word, anyway) {
-  const card = form.closest("[data-card]");
-  if (performance.now() - (card.shownAt ?? -UNMEANT) < UNMEANT) return;
+  if (form.querySelector("button").disabled) return;
   const path = "/approvals/" + encodeURIComponent(form.dataset.question);
   const buttons = form.querySelectorAll("button");
   const problem = form.querySelector(".problem");
@@ -121,7 +127,7 @@ function hearQuestion(name, data) {
       const list = document.querySelector('[data-cards="open"]');
       if (list) {
         const card = element(data.html);
-        card.shownAt = performance.now();
+        notYet(card);
         tellTimes(card);
         list.prepend(card);
         tidyInbox();

@@ -17,6 +17,8 @@ function openChat(section) {
     later: [],
   };
   chat.log.scrollTop = chat.log.scrollHeight;
+  const open = list.lastElementChild?.querySelector('[data-card][data-open="true"]');
+  if (open) toCard(open);
   chat.log.addEventListener("scroll", () => {
     if (atEnd()) section.querySelector(".newer").hidden = true;
   });
@@ -32,18 +34,25 @@ function atEnd() {
   return chat.log.scrollHeight - chat.log.scrollTop - chat.log.clientHeight < 60;
 }
 
+/** A question is read from its beginning, where its effect stands. */
+function toCard(card) {
+  const above = card.getBoundingClientRect().top - chat.log.getBoundingClientRect().top;
+  if (above < 0) chat.log.scrollTop += above - 12;
+}
+
 function toEnd() {
   chat.log.scrollTop = chat.log.scrollHeight;
   chat.section.querySelector(".newer").hidden = true;
 }
 
-/** Runs a change of the list; who was at its end stays there, who was not stays where they read. */
+/** Runs a change of the list, which says whether there is more to see at its end. Who was at the end
+ * stays there; who was not stays where they read. */
 function keepingPlace(change) {
   const follow = atEnd();
-  change();
+  const more = change();
   chat.section.querySelector(".nothing").hidden = chat.list.childElementCount > 0;
   if (follow) toEnd();
-  else chat.section.querySelector(".newer").hidden = false;
+  else if (more && !atEnd()) chat.section.querySelector(".newer").hidden = false;
 }
 
 /** Shows an item, or its new state, where it belongs. */
@@ -56,8 +65,8 @@ function showItem({ id, pos, html }) {
     return;
   }
   const card = item.querySelector("[data-card]");
-  if (card) card.shownAt = performance.now();
   tellTimes(item);
+  const followed = atEnd();
   keepingPlace(() => {
     chat.writing.get(id)?.remove();
     chat.writing.delete(id);
@@ -69,13 +78,20 @@ function showItem({ id, pos, html }) {
       // A card that is unchanged stays, with what is being written into it.
       if (oldCard && card && oldCard.dataset.open === card.dataset.open) card.replaceWith(oldCard);
       old.replaceWith(item);
+      chat.items.set(id, item);
+      return false;
     } else {
       const after = [...chat.list.children].findLast((one) => Number(one.dataset.pos) < pos);
       if (after) after.after(item);
       else chat.list.prepend(item);
     }
     chat.items.set(id, item);
+    return !item.hidden;
   });
+  if (card?.dataset.open === "true" && card.isConnected) {
+    notYet(card);
+    if (followed) toCard(card);
+  }
   tellUnderWay();
 }
 
@@ -93,6 +109,7 @@ function showWriting({ id, from, text }) {
     }
     item.written = item.written.slice(0, from).concat(Array.from(text));
     item.querySelector(".words p").textContent = visible(item.written.join(""));
+    return true;
   });
 }
 

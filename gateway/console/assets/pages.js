@@ -8,10 +8,12 @@ function tellTitle() {
 }
 
 let turn = 0;
+let shown = "";
 
 /** Shows the page of an address. */
 async function show(url, { focus = true, again = false } = {}) {
   const mine = ++turn;
+  shown = url.pathname + url.search;
   const main = document.querySelector("main");
   main.setAttribute("aria-busy", "true");
   let section;
@@ -26,7 +28,7 @@ async function show(url, { focus = true, again = false } = {}) {
   const scroll = window.scrollY;
   main.replaceChildren(section);
   main.removeAttribute("aria-busy");
-  main.className = section.dataset.page ?? "";
+  main.className = "page-" + (section.dataset.page ?? "none");
   title = section.dataset.title ?? "";
   tellTitle();
   tellTimes(section);
@@ -48,7 +50,7 @@ async function show(url, { focus = true, again = false } = {}) {
 
 function failed(text) {
   const section = element('<section data-title="Not shown"><h1>This cannot be shown</h1><p class="nothing"></p><p><button type="button" class="quiet" data-do="again">Try again</button></p></section>');
-  section.querySelector(".nothing").textContent = text;
+  section.querySelector(".nothing").textContent = visible(text);
   return section;
 }
 
@@ -77,7 +79,10 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (button) DO[button.dataset.do](button);
 });
-window.addEventListener("popstate", () => show(location));
+window.addEventListener("popstate", () => {
+  // The skip link changes nothing but the fragment.
+  if (location.pathname + location.search !== shown) show(location);
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target.closest("form.filters");

@@ -25,7 +25,7 @@ async function change(method, path, body) {
   const answer = await ask("/api/v1" + path, { method, body: body && JSON.stringify(body) });
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const error = new Error(told.error || `the gateway answered ${answer.status}`);
+    const error = new Error(visible(told.error || `the gateway answered ${answer.status}`));
     error.status = answer.status;
     throw error;
   }
@@ -49,11 +49,18 @@ function follow(group, after, hear) {
   following?.abort();
   const mine = (following = new AbortController());
   let seen = after;
+  let left = false;
   (async () => {
     for (let failures = 0; !mine.signal.aborted; ) {
       const broken = new AbortController();
       const stop = () => broken.abort();
       mine.signal.addEventListener("abort", stop);
+      if (left) await inSight(hear, mine.signal);
+      left = false;
+      const unseen = whenUnseen(() => {
+        left = true;
+        stop();
+      });
       try {
         const query = new URLSearchParams({ after: seen });
         if (group) query.set("group", group);
@@ -70,13 +77,43 @@ function follow(group, after, hear) {
         // It broke: from where it was, again.
       }
       stop();
+      unseen();
       mine.signal.removeEventListener("abort", stop);
       if (mine.signal.aborted) return;
+      if (left) continue;
       failures += 1;
       if (failures > 1) offline(true);
       await pause(Math.min(250 * 2 ** failures, 10000));
     }
   })();
+}
+
+// A browser opens few streams to one host at a time: a page that nobody looks at leaves its own to others.
+const UNSEEN = 60000;
+const LOOK = 30000;
+
+/** Does something once the page was out of sight for a while; gives what takes that back. */
+function whenUnseen(act) {
+  let timer = 0;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(act, UNSEEN);
+  };
+  document.addEventListener("visibilitychange", look);
+  look();
+  return () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", look);
+  };
+}
+
+/** Waits until somebody looks at a page that was left; meanwhile asks now and then what waits for them. */
+async function inSight(hear, signal) {
+  while (document.hidden && !signal.aborted) {
+    const answer = await ask("/api/v1/approvals").catch(() => null);
+    if (answer?.ok) hear("open", { ids: (await answer.json()).map((question) => question.id) });
+    await pause(LOOK);
+  }
 }
 
 function pause(ms) {

@@ -16,7 +16,7 @@ const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style
 function fromNow(at) {
   const seconds = Math.round((at - Date.now()) / 1000);
   for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
-    if (Math.abs(seconds) >= size) return RELATIVE.format(Math.trunc(seconds / size), unit);
+    if (Math.abs(seconds) >= size) return RELATIVE.format(Math.round(seconds / size), unit);
   }
   return seconds > -5 && seconds <= 0 ? "just now" : RELATIVE.format(seconds, "second");
 }

@@ -1,8 +1,8 @@
 //! A question with all that a person should know before they answer it: the effect first, then
 //! every argument, then what the conversation had read and which call brought that in.
 //!
-//! Written from what was decided on and from the configuration; nothing of it is the agent's choice
-//! of words but the arguments themselves, and nothing the server's but the tool's title.
+//! Written from what was decided on and from the configuration: nothing of it is the agent's choice
+//! of words but the arguments themselves, and nothing the server's but the tool's name.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct Card {
     /// The question.
     #[serde(flatten)]
     pub shown: Shown,
-    /// What its server calls the tool.
+    /// What its server calls the tool, where a person said that its words can be trusted.
     pub title: Option<String>,
     /// Whom or what it reaches, as far as arguments say so.
     pub destinations: Vec<Destination>,
@@ -113,12 +113,16 @@ fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
     };
     let action = &facts.action;
     let server = action.server.parse::<ServerName>().ok();
+    let server = server.and_then(|server| api.broker.config.servers.get(&server));
     let named = server
-        .and_then(|server| api.broker.config.servers.get(&server))
         .and_then(|server| server.tools.get(&action.name))
         .map_or(&[][..], |tool| &tool.destinations);
+    // It would stand where the reader looks first.
+    let trusted = server.is_some_and(|server| server.annotations_trusted);
     Card {
-        title: title(api, &action.server, &action.name),
+        title: trusted
+            .then(|| title(api, &action.server, &action.name))
+            .flatten(),
         destinations: destinations(&shown.args, named),
         because: because(&facts),
         gates: why

@@ -60,8 +60,36 @@ pub(super) async fn list(all: bool, client: &Client, out: Output) -> Result<(), 
     })
 }
 
-/// A question as a person reads it: what, why, and how to answer.
+/// A question as a person reads it in a list: what, why, and how it was answered.
 fn one(question: &Value, now: Timestamp, out: Output) -> String {
+    shown_as(question, now, out, cut)
+}
+
+/// The same with every argument whole, to be answered where it stands.
+pub(super) fn whole(question: &Value, now: Timestamp, out: Output) -> String {
+    shown_as(question, now, out, str::to_owned)
+}
+
+/// How a question came to its end, in a line.
+pub(super) fn ended(question: &Value, out: Output) -> String {
+    let by = match text(question, "decided_by") {
+        "" => String::new(),
+        by => format!(" by {}", printable(by)),
+    };
+    let reason = match text(question, "reason") {
+        "" => String::new(),
+        reason => format!(": {}", printable(reason)),
+    };
+    format!(
+        "{}  {}{by}{reason}  {}  in group {}\n",
+        printable(text(question, "id")),
+        out.word(text(question, "state")),
+        printable(text(question, "tool")),
+        printable(text(question, "group")),
+    )
+}
+
+fn shown_as(question: &Value, now: Timestamp, out: Output, cut: fn(&str) -> String) -> String {
     let state = text(question, "state");
     let mut head = format!(
         "{}  {}  {}",
@@ -94,6 +122,22 @@ fn one(question: &Value, now: Timestamp, out: Output) -> String {
         line(
             if n == 0 { "why" } else { "" },
             reason.as_str().unwrap_or_default().to_owned(),
+        );
+    }
+    for (n, label) in rows(question.get("because").unwrap_or(&Value::Null))
+        .iter()
+        .enumerate()
+    {
+        let words = match text(label, "label") {
+            "untrusted" => "what strangers wrote",
+            "secret" => "what would hurt if it leaked",
+            other => other,
+        };
+        let (tool, action) = (text(label, "tool"), text(label, "action"));
+        let at = utc_text(text(label, "at"));
+        line(
+            if n == 0 { "it had read" } else { "" },
+            format!("{words}, since {tool} at {at} UTC ({action})"),
         );
     }
     line(

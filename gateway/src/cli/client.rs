@@ -17,23 +17,28 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
+    lasting: reqwest::Client,
     data: PathBuf,
     user: Option<String>,
 }
 
 impl Client {
     pub(super) fn new(paths: &Paths, user: Option<&str>) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
-            .unix_socket(paths.socket())
-            // Neither a proxy nor a certificate has a say on a socket of our own.
-            .no_proxy()
-            .tls_certs_only([])
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|error| Failure::of(&error))?;
+        let plain = || {
+            reqwest::Client::builder()
+                .unix_socket(paths.socket())
+                // Neither a proxy nor a certificate has a say on a socket of our own.
+                .no_proxy()
+                .tls_certs_only([])
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        let build = |builder: reqwest::ClientBuilder| {
+            let built = builder.build();
+            built.map_err(|error| Failure::of(&error))
+        };
         Ok(Self {
-            http,
+            http: build(plain().timeout(TIMEOUT))?,
+            lasting: build(plain().read_timeout(TIMEOUT))?,
             data: paths.data.clone(),
             user: user.map(str::to_owned),
         })
@@ -55,13 +60,33 @@ impl Client {
         self.send(Method::DELETE, path, &[], None).await
     }
 
-    async fn send(
+    /// A stream that lasts; whoever says nothing on it for too long is taken for gone.
+    pub(super) async fn open(
         &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::Response, Failure> {
+        let request = self.request(&self.lasting, Method::GET, path, query)?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        self.read(response).await.and_then(|_| {
+            let text = "the instance answered nothing that can be followed";
+            Err(Failure::Failed(text.to_owned()))
+        })
+    }
+
+    fn request(
+        &self,
+        http: &reqwest::Client,
         method: Method,
         path: &[&str],
         query: &[(&str, &str)],
-        body: Option<Value>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<reqwest::RequestBuilder, Failure> {
         let mut url = Url::parse("http://localhost/api/v1").map_err(|error| Failure::of(&error))?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(path);
@@ -69,10 +94,21 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request = self.http.request(method, url);
+        let mut request = http.request(method, url);
         if let Some(user) = &self.user {
             request = request.header("x-portcullis-user", user);
         }
+        Ok(request)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(&self.http, method, path, query)?;
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -80,6 +116,10 @@ impl Client {
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
+        self.read(response).await
+    }
+
+    async fn read(&self, response: reqwest::Response) -> Result<Value, Failure> {
         let status = response.status();
         let bytes = response
             .bytes()

@@ -160,16 +160,26 @@ impl Output {
     }
 }
 
-fn write(text: &str) -> Result<(), Failure> {
+/// Writes a piece of an output that goes on. Where nobody reads any more, there is nothing to say.
+pub(super) fn say(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout
+    let written = stdout
         .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("cannot write the answer: {error}")))
+        .and_then(|()| stdout.flush());
+    written.map_err(|error| {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Failure::Told(0)
+        } else {
+            Failure::Failed(format!("cannot write the answer: {error}"))
         }
-        Ok(()) | Err(_) => Ok(()),
+    })
+}
+
+/// Writes an output that is whole. That nobody reads it is no failure.
+fn write(text: &str) -> Result<(), Failure> {
+    match say(text) {
+        Err(Failure::Told(0)) => Ok(()),
+        other => other,
     }
 }
 

@@ -34,15 +34,18 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/audit/{id}", get(log::story))
         .route("/servers", get(state::servers))
         .route("/status", get(state::status))
-        .route("/live", get(live::stream))
         .layer(from_fn_with_state(api.clone(), let_in))
         .with_state(api.clone());
     let open = Router::new()
         .route("/login", get(login).post(redeem))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(DefaultBodyLimit::max(4096))
+        .with_state(api.clone());
+    let events = Router::new()
+        .route("/live", get(live::stream))
+        .layer(from_fn_with_state(api.clone(), api::only_a_person))
         .with_state(api);
-    pages.merge(open).layer(from_fn(strict))
+    pages.merge(open).merge(events).layer(from_fn(strict))
 }
 
 /// What every answer of the console says to a browser.

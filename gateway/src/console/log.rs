@@ -73,7 +73,10 @@ struct Log {
     lines: Vec<Line>,
     /// Where the page of older stories is.
     older: Option<String>,
+    /// The text or more is asked for.
     filtered: bool,
+    /// More than the text is asked for.
+    narrowed: bool,
 }
 
 /// The list.
@@ -103,6 +106,14 @@ pub(super) async fn list(
     let config = &api.broker.config;
     let names = config.groups.keys().map(GroupName::to_string);
     let names = names.filter(|name| who.may_see(config, name));
+    let narrowed = [
+        &wanted.group,
+        &wanted.decision,
+        &wanted.outcome,
+        &wanted.kind,
+    ]
+    .iter()
+    .any(|one| !one.is_empty());
     Ok(page(&Log {
         groups: names
             .map(|name| (name.clone(), name == wanted.group))
@@ -112,15 +123,8 @@ pub(super) async fn list(
         kinds: choices(&KINDS, &wanted.kind),
         lines: found.stories.iter().map(Line::from).collect(),
         older: found.next.and_then(|next| older(&wanted, next)),
-        filtered: [
-            &wanted.text,
-            &wanted.group,
-            &wanted.decision,
-            &wanted.outcome,
-            &wanted.kind,
-        ]
-        .iter()
-        .any(|one| !one.is_empty()),
+        filtered: narrowed || !wanted.text.is_empty(),
+        narrowed,
         text: Text::line(&wanted.text),
     }))
 }
