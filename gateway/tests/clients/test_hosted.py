@@ -58,8 +58,8 @@ def of(gate, kind: str, group: str = "demo") -> list:
     return [item for item in items(gate, group) if item["type"] == kind]
 
 
-def words(gate) -> list:
-    return [item["text"] for item in of(gate, "agent")]
+def words(gate, group: str = "demo") -> list:
+    return [item["text"] for item in of(gate, "agent", group)]
 
 
 def over(gate, group: str = "demo", seconds: float = 30) -> dict:
