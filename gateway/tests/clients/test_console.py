@@ -180,6 +180,7 @@ def test_what_is_not_theirs_is_not_there(gateway):
     assert bo.post("/approvals/%s/approve" % held.id, {"for": "once"}).status == 403
     assert held.still_waits()
     assert cy.post("/groups/dev/messages", {"id": "1", "text": "x"}).status == 403
+    assert ana.post("/groups/dev/messages", {"id": "1", "text": "x"}).status == 403, "the owner is no member"
     assert cy.post("/approvals/%s/deny" % held.id, {"reason": "not today"}).status == 200
     held.thread.join(15)
     assert "not today" in held.answer.text
