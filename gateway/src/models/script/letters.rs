@@ -60,7 +60,7 @@ impl Letter {
     /// Where it says that notes should go: what stands beside a word about them, else any place that
     /// it names.
     pub(super) fn orders(&self) -> Vec<String> {
-        let text = unfold(&format!("{}\n{}", self.subject, self.body));
+        let text = unfold(&format!("{}\n\n{}", self.subject, self.body));
         let speaks = |text: &str| {
             let text = text.to_lowercase();
             KEPT.iter().any(|word| text.contains(word))
