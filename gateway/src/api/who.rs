@@ -117,13 +117,12 @@ impl Who {
         }
     }
 
-    /// Whether they may speak to a group's agent.
+    /// Whether they may speak to a group's agent: its members alone, whatever else they are.
     pub fn may_speak(&self, config: &Config, group: &str) -> bool {
-        match &self.person {
-            None => false,
-            Some((_, Role::Owner)) => found(config, group).is_some(),
-            Some((name, _)) => found(config, group).is_some_and(|group| is_member(group, name)),
-        }
+        let person = self.person.as_ref();
+        person.is_some_and(|(name, _)| {
+            found(config, group).is_some_and(|group| is_member(group, name))
+        })
     }
 
     /// Whether they may answer the questions of a group, by who they are.
@@ -221,7 +220,8 @@ role = "approver"
             .join(" ")
         };
         for (user, group, may) in [
-            ("owner", "work", "see speak decide"),
+            ("owner", "open", "see speak decide"),
+            ("owner", "work", "see decide"),
             ("owner", "gone", "see decide"),
             ("ana", "open", "see speak"),
             ("ana", "work", "see speak"),

@@ -180,6 +180,7 @@ def test_what_is_not_theirs_is_not_there(gateway):
     assert bo.post("/approvals/%s/approve" % held.id, {"for": "once"}).status == 403
     assert held.still_waits()
     assert cy.post("/groups/dev/messages", {"id": "1", "text": "x"}).status == 403
+    assert ana.post("/groups/dev/messages", {"id": "1", "text": "x"}).status == 403, "the owner is no member"
     assert cy.post("/approvals/%s/deny" % held.id, {"reason": "not today"}).status == 200
     held.thread.join(15)
     assert "not today" in held.answer.text
@@ -203,6 +204,33 @@ def test_where_the_command_line_decides_nothing_its_links_do_neither(gateway):
     by_command.cookie = answer.headers["set-cookie"].split(";")[0]
     by_command.token = json.loads(answer.body)["token"]
     assert by_command.post("/approvals/%s/deny" % held.id).status == 200
+
+
+def test_every_page_says_what_a_browser_may_do_with_it(gateway):
+    gate = gateway(two_groups)
+    browser = Browser(gate)
+    held = Held(gate, gate.token("dev"))
+    action = next(row["id"] for row in gate.audit() if row["approval"] == held.id)
+    shell = browser.get("/inbox", X_Portcullis_Token=None)
+    assets = re.findall(rb'(?:src|href)="(/assets/[^"]+)"', shell.body + browser.get("/login").body)
+    assert len(set(assets)) == 4
+    pages = ["/", "/g/dev", "/inbox", "/inbox/" + held.id, "/audit", "/audit?kind=mcp", "/audit/" + action, "/servers", "/status", "/login"]
+    answers = {path: browser.get(path) for path in pages + [path.decode() for path in assets]}
+    answers.update({"shell": shell, "nowhere": browser.get("/g/nowhere"), "refused": browser.get("/inbox", X_Portcullis_Token="x")})
+    for path, answer in answers.items():
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'" and policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'", path
+        assert policy["frame-ancestors"] == policy["base-uri"] == "'none'" and "unsafe" not in str(policy), path
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cross-origin-resource-policy"] == "same-origin", path
+        kept = "immutable" if path.startswith("/assets/") else "no-store"
+        assert kept in answer.headers["cache-control"], path
+        if "html" in answer.headers["content-type"]:
+            # Nothing inline that the policy would have to forgive.
+            assert not re.search(rb"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", answer.body), path
+    other = re.sub(rb"/assets/\w+/", b"/assets/000000000000/", assets[0]).decode()
+    assert browser.get(other).status == 404
+    assert held.id.encode() in answers["/inbox"].body and b"odd__append" in answers["/audit/" + action].body
+    gate.cli("deny", held.id)
 
 
 # --- what is said and shown ---------------------------------------------------------------------------------------
