@@ -287,6 +287,9 @@ impl Groups {
                     live.advance(progress);
                 }
             });
+            if after.state.is_over() {
+                self.drop_writing(room);
+            }
         }
         // It has happened, seen or not; what is over is shown again by the worker.
         if let Err(error) = self.show_run(id, None).await {

@@ -213,7 +213,8 @@ impl Groups {
         }
     }
 
-    fn drop_writing(&self, room: &Room) {
+    /// What the agent was writing is not shown any more.
+    pub(super) fn drop_writing(&self, room: &Room) {
         let writing = room.live(|live| {
             let item = live.progress.writing.take()?;
             Some(super::show::item(live.key.run.as_str(), item))

@@ -220,6 +220,36 @@ async fn text_is_seen_while_it_is_written_and_once_it_is_whole_once() {
 }
 
 #[tokio::test]
+async fn what_a_stopped_agent_was_writing_is_not_shown_as_written_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    house.say("demo", "ana", "hello").await;
+    let mut agent = house.agent().await;
+    agent.report(vec![hello(), delta("He")]).await;
+    let mut live = Box::pin(house.web.follow(house.web.newest().await.unwrap()));
+    let Live::Writing { id: begun, .. } = live.next().await.unwrap().unwrap() else {
+        panic!("something is written")
+    };
+    assert!(house.groups.stop(&demo(), "ana").await.unwrap());
+    loop {
+        match live.next().await.unwrap().unwrap() {
+            Live::Dropped { id, .. } => break assert_eq!(id, begun),
+            Live::Item(item) => {
+                let over = matches!(
+                    item.body,
+                    Body::Run {
+                        state: RunState::Stopped,
+                        ..
+                    }
+                );
+                assert!(!over, "it is over, and the text stands there");
+            }
+            Live::Writing { .. } => {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_failure_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::demo(folder.path()).await;
