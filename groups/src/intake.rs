@@ -221,7 +221,8 @@ impl Progress {
             Event::Failed { failure, text } => {
                 let text = match line(&text) {
                     text if text.is_empty() => words(failure).to_owned(),
-                    text => format!("{}: {text}", words(failure)),
+                    // It can write what it likes, and is not to be taken for the gateway.
+                    text => format!("{}; the agent says: {text}", words(failure)),
                 };
                 self.over(Step::Fail, Some(text), effects);
             }

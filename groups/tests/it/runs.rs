@@ -264,7 +264,7 @@ async fn a_failure_is_told_with_what_to_do() {
     assert_eq!(
         words.as_deref(),
         Some(
-            "the model's provider does not accept the key; check the configuration: 401 from the provider"
+            "the model's provider does not accept the key; check the configuration; the agent says: 401 from the provider"
         )
     );
     agent.process.exit.cancel();
