@@ -33,6 +33,8 @@ pub(super) struct Live {
     pub(super) told: u64,
     /// The broker holds a question.
     pub(super) waits: bool,
+    /// When the agent last reported something, or the run came to where it is.
+    pub(super) moved: Instant,
     /// When a line for people was last shown, and whether it still is.
     pub(super) lined: Option<Instant>,
     pub(super) line: bool,
@@ -101,6 +103,7 @@ impl Live {
             // The first turn is the beginning.
             told: 1,
             waits: false,
+            moved: Instant::now(),
             lined: None,
             line: false,
             streams: 0,
@@ -143,6 +146,7 @@ impl Live {
             self.phase.send_replace(phase);
         }
         self.progress = progress;
+        self.moved = Instant::now();
         self.look.send_replace(());
     }
 }

@@ -2,9 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Groups, Phase, Room, live};
 use crate::bounds::{BACKOFF, GRACE, HELLO};
@@ -90,7 +91,7 @@ impl Groups {
             let Some((life, phase)) = self.begin(room, run, step, &mut permit).await? else {
                 return Ok(());
             };
-            match self.attend(&run.key, life, phase, step).await {
+            match self.attend(room, &run.key, life, phase, step).await {
                 End::Over | End::Closing => return Ok(()),
                 End::Lost(how) => {
                     tracing::warn!(run.id = %run.key.run, "the agent of run `{}` is gone: {how}", run.key.run);
@@ -148,6 +149,7 @@ impl Groups {
     /// Starts an agent and stays with it to its end.
     async fn attend(
         &self,
+        room: &Room,
         key: &RunKey,
         life: Life,
         mut phase: watch::Receiver<Phase>,
@@ -167,7 +169,7 @@ impl Groups {
             Ok(launched) => launched,
             Err(error) => return End::Lost(format!("it cannot be started: {error}")),
         };
-        let end = self.watch(launched.as_mut(), &mut phase).await;
+        let end = self.watch(room, launched.as_mut(), &mut phase).await;
         match end {
             ControlFlow::Break(Phase::Stopped) => {
                 // Nothing it holds is good any more, before it is ended.
@@ -191,23 +193,25 @@ impl Groups {
 
     async fn watch(
         &self,
+        room: &Room,
         launched: &mut dyn Launched,
         phase: &mut watch::Receiver<Phase>,
     ) -> ControlFlow<Phase, End> {
         let mut greeted = phase.clone();
         let silent = async {
             let hello = greeted.wait_for(|phase| *phase != Phase::Starting);
-            if timeout(HELLO, hello).await.is_ok() {
-                std::future::pending::<()>().await;
+            if timeout(HELLO, hello).await.is_err() {
+                return HELLO;
             }
+            silent(room).await
         };
         tokio::select! {
             biased;
             how = over(phase) => ControlFlow::Break(how),
             () = self.stopping.cancelled() => ControlFlow::Continue(End::Closing),
             ended = launched.ended() => ControlFlow::Continue(End::Lost(ended.0)),
-            () = silent => {
-                let seconds = HELLO.as_secs();
+            after = silent => {
+                let seconds = after.as_secs();
                 ControlFlow::Continue(End::Lost(format!("it said nothing for {seconds} seconds")))
             }
         }
@@ -222,6 +226,28 @@ impl Groups {
         if let Some(item) = writing.flatten() {
             self.web.drop_writing(room.settings.name.as_str(), &item);
         }
+    }
+}
+
+/// Waits until the agent has reported nothing for as long as it may, and says how long that is.
+async fn silent(room: &Room) -> Duration {
+    let most = room.settings.silence;
+    loop {
+        let since = room.live(|live| match live.progress.life.state {
+            // As long as a person takes.
+            State::Waiting => Instant::now(),
+            State::Queued
+            | State::Starting
+            | State::Working
+            | State::Done
+            | State::Failed
+            | State::Stopped => live.moved,
+        });
+        let until = since.unwrap_or_else(Instant::now) + most;
+        if until <= Instant::now() {
+            return most;
+        }
+        sleep_until(until).await;
     }
 }
 

@@ -151,6 +151,32 @@ async fn an_agent_that_never_says_hello_is_ended_and_started_again() {
 }
 
 #[tokio::test]
+async fn an_agent_that_falls_silent_is_ended_and_started_again_but_a_person_may_take_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    let clock = Clock::stop();
+    house.say("demo", "ana", "hello").await;
+    let mut silent = house.agent().await;
+    let run = silent.run();
+    silent.report(vec![hello(), message(calls(&["t1"]))]).await;
+    house.groups.waiting(&run, true);
+    house.until_run(&run, RunState::Waiting).await;
+    let most = crate::house::group("demo").silence.as_secs();
+    for _ in 0..20 {
+        settled().await;
+        clock.advance(most / 4).await;
+    }
+    assert!(!silent.process.stopped.is_cancelled());
+    house.groups.waiting(&run, false);
+    house.until_run(&run, RunState::Working).await;
+    silent.report(vec![message(results(&["t1"]))]).await;
+    let (again, seconds) = next_agent(&house, &clock).await;
+    assert!(silent.process.stopped.is_cancelled());
+    assert!((most..most + 60).contains(&seconds), "{seconds}");
+    assert_eq!(again.begin.history.last(), Some(&results(&["t1"])));
+}
+
+#[tokio::test]
 async fn an_agent_that_answered_and_ended_is_not_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::demo(folder.path()).await;
