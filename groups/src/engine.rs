@@ -30,7 +30,7 @@ use crate::intake::Progress;
 use crate::life::{Life, State, Step};
 use room::{Live, Phase, Room};
 
-pub use speak::{EventError, NoRun};
+pub use speak::{EventError, NoTurns};
 
 /// All groups.
 pub struct Groups {

@@ -1,12 +1,13 @@
 //! A group and the run it works on, in memory.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::{Ask, Message, Turn};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::bounds::STREAMS;
 use crate::host::{RunKey, Settings};
 use crate::intake::Progress;
 use crate::life::State;
@@ -19,6 +20,8 @@ pub(super) struct Room {
     pub(super) order: tokio::sync::Mutex<()>,
     /// There may be something to do.
     pub(super) wake: Notify,
+    /// What streams of turns there may be.
+    pub(super) streams: Arc<Semaphore>,
     live: Mutex<Option<Live>>,
 }
 
@@ -72,6 +75,7 @@ impl Room {
             settings,
             order: tokio::sync::Mutex::default(),
             wake: Notify::new(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             live: Mutex::default(),
         }
     }

@@ -341,3 +341,19 @@ async fn the_newest_stream_of_turns_is_served_and_goes_on_where_it_was() {
         None | Some(Ask::Stop { .. })
     ));
 }
+
+#[tokio::test]
+async fn streams_that_nobody_reads_do_not_pile_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    house.say("demo", "ana", "one").await;
+    let agent = house.agent().await;
+    let begin = || house.groups.turns(&agent.run(), 0).map(Box::pin);
+    let mut open: Vec<_> = (1..groups::bounds::STREAMS)
+        .map(|_| begin().unwrap())
+        .collect();
+    assert_eq!(begin().err(), Some(groups::NoTurns::TooMany));
+    open.pop();
+    let mut newest = begin().unwrap();
+    assert_eq!(newest.next().await.unwrap().seq, 1);
+}
