@@ -47,6 +47,8 @@ pub const RUN_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much of earlier runs an agent begins with, in bytes of JSON.
 pub const HISTORY_BYTES: usize = 400 * 1024;
+/// For how many runs less of it is handed on, after one that the provider refused.
+pub(crate) const LOOKED_BACK: u64 = 4;
 /// Messages of a conversation, and runs of a group, that are kept.
 pub(crate) const KEPT: u64 = 10_000;
 /// Messages that are read at a time.

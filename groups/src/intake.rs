@@ -330,6 +330,11 @@ fn line(text: &str) -> String {
     line.trim().chars().take(LINE_CHARS).collect()
 }
 
+/// Whether a run ended with this because the provider refused what it was sent.
+pub(crate) fn is_refusal(error: &str) -> bool {
+    error.starts_with(words(Failure::Refused))
+}
+
 fn words(failure: Failure) -> &'static str {
     match failure {
         Failure::Credential => {

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::show::item;
 use super::{Groups, Room};
-use crate::bounds::{HISTORY_BYTES, LINES_EVERY, STREAMS};
+use crate::bounds::{LINES_EVERY, STREAMS};
 use crate::db::{Change, DbError, Entry, conversation_of};
-use crate::history::{Kind, closing, window};
+use crate::history::{Kind, budget, closing, window};
 use crate::intake::{Effect, Progress, Refused};
 use crate::life::Step;
 
@@ -220,7 +220,8 @@ impl Groups {
         let Some((progress, key)) = now.flatten() else {
             return Ok(None);
         };
-        let stored = self.db.end(&key, HISTORY_BYTES).await?;
+        let budget = budget(self.db.refused(&key.group).await?);
+        let stored = self.db.end(&key, budget).await?;
         let settings = &room.settings;
         let begin = Begin {
             protocol: VERSION,
@@ -228,7 +229,7 @@ impl Groups {
             group: settings.name.as_str().to_owned(),
             model: settings.model.clone(),
             system: settings.system.clone(),
-            history: window(stored, run.as_str(), HISTORY_BYTES),
+            history: window(stored, run.as_str(), budget),
             next_event: progress.next_event(),
             results: progress.results.into_values().collect(),
             resumed: progress.life.launch > 1,
