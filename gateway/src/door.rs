@@ -226,8 +226,7 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
         response = next.run(request) => response,
         () = revoked.cancelled() => return StatusCode::UNAUTHORIZED.into_response(),
     };
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| kind != "text/event-stream") {
+    if !is_stream(response.headers()) {
         return response;
     }
     // A stream ends with its token.
@@ -235,6 +234,12 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
         let events = body.into_data_stream();
         Body::from_stream(events.take_until(revoked.cancelled_owned()))
     })
+}
+
+/// Providers of models name a character set, too.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// People's routes, asked for with an agent's token: no, and it is in the log.

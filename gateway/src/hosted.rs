@@ -12,13 +12,15 @@ mod routes;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use channels::web::{ToolState, Web};
 use futures::future::BoxFuture;
 use policy::action::Action;
 use policy::ids::{QuestionId, RunId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::approvals::{Held, Watcher};
 use crate::db::Db;
@@ -36,8 +38,10 @@ pub const NO_SANDBOX: &str = "hosted agents run as processes of this machine, as
 
 /// How the conversation of a group is named.
 const CONVERSATION: &str = "group:";
-/// The most states that wait to be shown; past that, whoever has one more waits.
+/// The most states that wait to be stored; past that, whoever has one more waits.
 const QUEUE: usize = 1024;
+/// How long whoever has a state waits until it is stored.
+const STORED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether an action is one of a hosted run.
 pub fn is_hosted(action: &Action) -> bool {
@@ -51,7 +55,7 @@ type Waits = Box<dyn Fn(&RunId, bool) + Send + Sync>;
 pub struct Hosted {
     /// What people see.
     pub web: Arc<Web>,
-    puts: mpsc::Sender<Put>,
+    puts: mpsc::Sender<(Put, oneshot::Sender<()>)>,
     /// The questions that are open.
     open: Mutex<HashMap<RunId, HashSet<QuestionId>>>,
     waits: OnceLock<Waits>,
@@ -88,7 +92,8 @@ impl Hosted {
         }
     }
 
-    /// Shows how the action of an item goes.
+    /// Shows how the action of an item goes. Stored when this returns, unless that fails or takes too
+    /// long: so a call stands before whatever its agent says once it has the answer.
     pub async fn show(&self, item: &Item, state: ToolState) {
         self.put(item.put(state, None)).await;
     }
@@ -107,8 +112,11 @@ impl Hosted {
     }
 
     async fn put(&self, put: Put) {
-        if self.puts.send(put).await.is_err() {
+        let (stored, told) = oneshot::channel();
+        if self.puts.send((put, stored)).await.is_err() {
             tracing::warn!("the state of a tool call came after the channel was closed");
+        } else if timeout(STORED_WITHIN, told).await.is_err() {
+            tracing::warn!("the state of a tool call is not stored yet; the call goes on");
         }
     }
 

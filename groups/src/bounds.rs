@@ -19,13 +19,13 @@ pub(crate) const BACKOFF: [Duration; 3] = [
 ];
 /// How long an agent may take until it says that it is there.
 pub const HELLO: Duration = Duration::from_secs(30);
-/// How long an agent that works may report nothing, while no person is waited for.
-pub const SILENCE: Duration = Duration::from_mins(30);
 /// How long an agent that is done may take to end by itself.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before something that the database refused is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
+/// Streams of turns of one group at a time; each may hold all that an agent begins with.
+pub const STREAMS: usize = 8;
 /// Events in one report of an agent.
 pub const EVENTS: usize = 256;
 /// Events of one agent process: the numbers of the next one begin beyond.
@@ -47,6 +47,8 @@ pub const RUN_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much of earlier runs an agent begins with, in bytes of JSON.
 pub const HISTORY_BYTES: usize = 400 * 1024;
+/// For how many runs less of it is handed on, after one that the provider refused.
+pub(crate) const LOOKED_BACK: u64 = 4;
 /// Messages of a conversation, and runs of a group, that are kept.
 pub(crate) const KEPT: u64 = 10_000;
 /// Messages that are read at a time.

@@ -30,7 +30,7 @@ use crate::intake::Progress;
 use crate::life::{Life, State, Step};
 use room::{Live, Phase, Room};
 
-pub use speak::{EventError, NoRun};
+pub use speak::{EventError, NoTurns};
 
 /// All groups.
 pub struct Groups {
@@ -287,6 +287,9 @@ impl Groups {
                     live.advance(progress);
                 }
             });
+            if after.state.is_over() {
+                self.drop_writing(room);
+            }
         }
         // It has happened, seen or not; what is over is shown again by the worker.
         if let Err(error) = self.show_run(id, None).await {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use agent::{Message, Role};
 use serde_json::{Value, json};
 
+use crate::bounds::HISTORY_BYTES;
 use crate::intake::Progress;
 
 /// What a stored message is.
@@ -87,9 +88,30 @@ fn earlier(seq: i64, blocks: Vec<Value>, names: &mut BTreeMap<String, String>) -
         if let (Some(name), Some(block)) = (names.get(&id), block.as_object_mut()) {
             block.insert(member.to_owned(), name.as_str().into());
         }
+        if let Some(Value::Array(parts)) = block.get_mut("content") {
+            parts.iter_mut().for_each(told);
+        }
         kept.push(block);
     }
     kept
+}
+
+/// An image of an earlier run is told of and not shown: one that the provider cannot read, whoever
+/// made it, would have it refuse whatever comes after.
+fn told(part: &mut Value) {
+    if part.get("type").is_some_and(|kind| kind == "image") {
+        *part = json!({ "type": "text", "text": "[an image, which is not shown any more]" });
+    }
+}
+
+/// How much of earlier runs is handed on, where the provider refused so many of the last few: if it is
+/// something in there that it refuses, it does not do so for ever.
+pub(crate) fn budget(refused: usize) -> usize {
+    match refused {
+        0 => HISTORY_BYTES,
+        1 => HISTORY_BYTES / 16,
+        _ => 0,
+    }
 }
 
 /// What closes a run that ends before its time: results for the calls that are open, and a word for

@@ -1,5 +1,7 @@
 //! What groups need of the gateway: agents that are started and ended.
 
+use std::time::Duration;
+
 use agent::Limits;
 use futures::future::BoxFuture;
 use policy::ids::{ConversationId, GroupName, RunId};
@@ -17,6 +19,9 @@ pub struct Settings {
     pub system: String,
     /// How much an agent may do in one run.
     pub limits: Limits,
+    /// How long its agent may report nothing while no person is waited for: then it is ended, and
+    /// started again.
+    pub silence: Duration,
     /// Who may speak; empty: everybody with access.
     pub members: Vec<String>,
 }

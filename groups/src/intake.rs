@@ -221,7 +221,8 @@ impl Progress {
             Event::Failed { failure, text } => {
                 let text = match line(&text) {
                     text if text.is_empty() => words(failure).to_owned(),
-                    text => format!("{}: {text}", words(failure)),
+                    // It can write what it likes, and is not to be taken for the gateway.
+                    text => format!("{}; the agent says: {text}", words(failure)),
                 };
                 self.over(Step::Fail, Some(text), effects);
             }
@@ -327,6 +328,11 @@ fn line(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let line: String = text.chars().map(clean).collect();
     line.trim().chars().take(LINE_CHARS).collect()
+}
+
+/// Whether a run ended with this because the provider refused what it was sent.
+pub(crate) fn is_refusal(error: &str) -> bool {
+    error.starts_with(words(Failure::Refused))
 }
 
 fn words(failure: Failure) -> &'static str {

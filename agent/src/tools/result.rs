@@ -23,8 +23,14 @@ pub(super) fn block(id: &str, result: &Value, room: usize) -> Value {
     }
     let content = result.get("content").and_then(Value::as_array);
     let content = content.map(Vec::as_slice).unwrap_or_default();
+    let failed = result.get("isError") == Some(&Value::Bool(true));
     for part in content.iter().take(MOST_BLOCKS) {
-        made.part(part);
+        if failed && part.get("type").is_some_and(|kind| kind == "image") {
+            // The provider would refuse it, and all that follows.
+            made.note("[an image, which cannot be shown with an error]");
+        } else {
+            made.part(part);
+        }
     }
     if content.len() > MOST_BLOCKS {
         let left = content.len() - MOST_BLOCKS;
@@ -36,7 +42,6 @@ pub(super) fn block(id: &str, result: &Value, room: usize) -> Value {
     if made.blocks.is_empty() {
         made.note("[the tool returned nothing]");
     }
-    let failed = result.get("isError") == Some(&Value::Bool(true));
     whole(id, made.blocks, failed)
 }
 
@@ -202,6 +207,9 @@ mod tests {
     fn errors_and_questions_are_errors() {
         let failed = json!({ "content": [text("no")], "isError": true });
         assert_eq!(block("1", &failed, 100)["is_error"], true);
+        let image = json!({ "type": "image", "mimeType": "image/png", "data": "AAAA" });
+        let failed = json!({ "content": [image], "isError": true });
+        assert_eq!(block("1", &failed, 1000)["content"][0]["type"], "text");
         let asks = json!({ "resultType": "input_required", "content": [] });
         assert_eq!(block("1", &asks, 100)["is_error"], true);
     }

@@ -104,10 +104,30 @@ struct Process(Running);
 
 impl Launched for Process {
     fn ended(&mut self) -> BoxFuture<'_, Ended> {
-        Box::pin(async move { Ended(self.0.wait().await.how) })
+        Box::pin(async move { Ended(one_line(&self.0.wait().await.how)) })
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move { drop(self.0.stop().await) })
+    }
+}
+
+/// What an agent wrote at its end, for the gateway's log: one line, that cannot be taken for another
+/// entry.
+fn one_line(text: &str) -> String {
+    crate::text::printable(&text.trim_end().replace('\n', " / "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_writes_no_line_of_the_log() {
+        let how = "it ended with exit status: 1: bad\n2026-01-01 INFO all is well\r\u{1b}[2K\n";
+        assert_eq!(
+            one_line(how),
+            "it ended with exit status: 1: bad / 2026-01-01 INFO all is well\\u{d}\\u{1b}[2K"
+        );
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use channels::db::DbError;
 use channels::web::{Body, ToolState, Web};
 use policy::action::{Action, Kind};
 use policy::approval::State;
 use policy::decision::Decision;
 use policy::record::{Outcome, Story};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{CONVERSATION, is_hosted};
 use crate::approvals::Held;
@@ -110,12 +111,38 @@ pub(super) fn of_question(held: &Held) -> Put {
     item.put(state, Some(held.id.to_string()))
 }
 
-/// Stores and tells what is put, one after the other.
-pub(super) async fn write_all(web: Arc<Web>, mut queue: mpsc::Receiver<Put>) {
-    while let Some(Put { place, id, body }) = queue.recv().await {
-        if let Err(error) = web.put(&place, &id, body).await {
+/// Stores and tells what is put, one after the other, and tells whoever put it.
+pub(super) async fn write_all(
+    web: Arc<Web>,
+    mut queue: mpsc::Receiver<(Put, oneshot::Sender<()>)>,
+) {
+    while let Some((Put { place, id, body }, stored)) = queue.recv().await {
+        if let Err(error) = write(&web, &place, &id, body).await {
             tracing::error!("`{id}` cannot be shown: {error}");
         }
+        // Nobody may wait for it any more.
+        let _ = stored.send(());
+    }
+}
+
+/// Who puts a question and who answers it tell of it at the same time: what is further on stays.
+async fn write(web: &Web, place: &str, id: &str, body: Body) -> Result<(), DbError> {
+    let shown = web.item(place, id).await?;
+    if shown.is_none_or(|shown| how_far(&shown.body) <= how_far(&body)) {
+        web.put(place, id, body).await?;
+    }
+    Ok(())
+}
+
+/// How far an action has come. It only goes on.
+fn how_far(body: &Body) -> u8 {
+    match body {
+        Body::Tool { state, .. } => match state {
+            ToolState::Waiting => 1,
+            ToolState::Running => 2,
+            ToolState::Ok | ToolState::Error | ToolState::Refused | ToolState::Unknown => 3,
+        },
+        Body::Person { .. } | Body::Agent { .. } | Body::Run { .. } | Body::Notice { .. } => 0,
     }
 }
 
@@ -149,7 +176,7 @@ pub(super) async fn put_right(
 }
 
 /// The actions whose items do not show an end.
-async fn unfinished(web: &Web, place: &str) -> Result<Vec<String>, channels::db::DbError> {
+async fn unfinished(web: &Web, place: &str) -> Result<Vec<String>, DbError> {
     const PAGE: u64 = 200;
     let mut found = Vec::new();
     let (mut before, mut seen) = (None, 0);
@@ -190,4 +217,61 @@ fn of_story(story: &Story) -> Option<Put> {
         (outcome, _) => state_of(outcome),
     };
     Some(item.put(state, story.approval.as_ref().map(ToString::to_string)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hosted::Hosted;
+
+    fn item() -> Item {
+        Item {
+            place: "demo".to_owned(),
+            action: "act_1".to_owned(),
+            tool: "postbox__send".to_owned(),
+            args: json!({}),
+        }
+    }
+
+    async fn state(web: &Web) -> Option<ToolState> {
+        let shown = web.item("demo", "tool_act_1").await.unwrap()?;
+        let Body::Tool { state, .. } = shown.body else {
+            panic!("{shown:?}")
+        };
+        Some(state)
+    }
+
+    #[tokio::test]
+    async fn a_call_has_its_place_before_anything_follows_from_it() {
+        let data = tempfile::tempdir().unwrap();
+        let db = Db::open(data.path()).await.unwrap();
+        let web = Web::new(db.channels());
+        let (hosted, _shower) = Hosted::start(web.clone());
+        hosted.show(&item(), ToolState::Running).await;
+        assert_eq!(state(&web).await, Some(ToolState::Running));
+    }
+
+    #[tokio::test]
+    async fn who_tells_late_does_not_take_an_action_back() {
+        let data = tempfile::tempdir().unwrap();
+        let db = Db::open(data.path()).await.unwrap();
+        let web = Web::new(db.channels());
+        let (hosted, _shower) = Hosted::start(web.clone());
+        let told = [
+            ToolState::Running,
+            ToolState::Waiting,
+            ToolState::Ok,
+            ToolState::Running,
+        ];
+        let seen = [
+            ToolState::Running,
+            ToolState::Running,
+            ToolState::Ok,
+            ToolState::Ok,
+        ];
+        for (told, seen) in told.into_iter().zip(seen) {
+            hosted.show(&item(), told).await;
+            assert_eq!(state(&web).await, Some(seen));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::Limits;
 use groups::{Groups, Settings};
@@ -97,10 +98,18 @@ fn settings(config: &Config) -> Vec<Settings> {
                 script: matches!(api, Some(config::Api::Scripted)),
                 system: system(name),
                 limits: LIMITS,
+                silence: silence(config, group),
                 members: group.members.iter().map(ToString::to_string).collect(),
             })
         })
         .collect()
+}
+
+/// The longest that an agent can have nothing to report: all its own time at once, and a tool call.
+fn silence(config: &Config, group: &config::Group) -> Duration {
+    let servers = group.servers.iter();
+    let called = servers.filter_map(|name| Some(config.servers.get(name)?.call_timeout));
+    Duration::from_secs(LIMITS.seconds) + called.max().unwrap_or_default()
 }
 
 /// Who the agent is and for whom it works.

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures::StreamExt as _;
-use groups::{EventError, Groups};
+use groups::{EventError, Groups, NoTurns};
 use policy::ids::RunId;
 use serde::Deserialize;
 
@@ -86,8 +86,10 @@ async fn turns(
     Query(Since { after }): Query<Since>,
 ) -> Response {
     let Agents { broker, groups } = agents;
-    let Ok(turns) = groups.turns(&speaker.run, after) else {
-        return StatusCode::GONE.into_response();
+    let turns = match groups.turns(&speaker.run, after) {
+        Ok(turns) => turns,
+        Err(NoTurns::NoRun) => return StatusCode::GONE.into_response(),
+        Err(NoTurns::TooMany) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
     };
     // Another process speaks for the run, or nobody does, or the gateway stops.
     let speaks = broker.identity.runs.speaks(&speaker.run, speaker.launch);

@@ -357,6 +357,19 @@ def test_a_caller_that_goes_away_ends_the_call_at_the_provider(gateway, provider
     assert row["outcome"] == "error" and row["detail"].startswith("the caller went away")
 
 
+def test_a_stream_ends_with_its_token(gateway, provider):
+    gate = gateway(models(provider))
+    token = gate.token("dev", "--name", "laptop")
+    (row,) = gate.rows("token", "list")
+    provider.will(stall())
+    stream = Stream(gate, token).open()
+    stream.read(b"message_start")
+    gate.cli("token", "revoke", str(row["id"]))
+    assert provider.gone.acquire(timeout=5), "the provider still works for nobody"
+    assert closed(gate)[0]["outcome"] == "error"
+    stream.close()
+
+
 def test_calls_at_once_are_limited_and_come_back(gateway, provider):
     gate = gateway(models(provider))
     token = gate.token("dev")

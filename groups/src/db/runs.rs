@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::tables::{results, runs, said};
 use super::{Db, DbError, conversation, millis, queue};
-use crate::bounds::KEPT;
+use crate::bounds::{KEPT, LOOKED_BACK};
 use crate::history::Kind;
 use crate::host::RunKey;
+use crate::intake::is_refusal;
 use crate::life::{Life, State};
 
 /// A run.
@@ -141,6 +142,18 @@ impl Db {
     /// The runs of a group that are not over, in the order of the queue.
     pub(crate) async fn open(&self, group: &GroupName) -> Result<Vec<Run>, DbError> {
         open(&self.conn, group).await
+    }
+
+    /// How many of the last few runs of a group the provider refused.
+    pub(crate) async fn refused(&self, group: &GroupName) -> Result<usize, DbError> {
+        let rows = runs::Entity::find()
+            .filter(runs::Column::Grp.eq(group.as_str()))
+            .filter(runs::Column::State.is_in(over()))
+            .order_by_desc(runs::Column::First)
+            .limit(LOOKED_BACK);
+        let rows = rows.all(&self.conn).await?;
+        let refused = |row: &&runs::Model| row.error.as_deref().is_some_and(is_refusal);
+        Ok(rows.iter().filter(refused).count())
     }
 
     /// The runs of all groups that are not over.

@@ -1,12 +1,13 @@
 //! A group and the run it works on, in memory.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::{Ask, Message, Turn};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::bounds::STREAMS;
 use crate::host::{RunKey, Settings};
 use crate::intake::Progress;
 use crate::life::State;
@@ -19,6 +20,8 @@ pub(super) struct Room {
     pub(super) order: tokio::sync::Mutex<()>,
     /// There may be something to do.
     pub(super) wake: Notify,
+    /// What streams of turns there may be.
+    pub(super) streams: Arc<Semaphore>,
     live: Mutex<Option<Live>>,
 }
 
@@ -33,6 +36,8 @@ pub(super) struct Live {
     pub(super) told: u64,
     /// The broker holds a question.
     pub(super) waits: bool,
+    /// When the agent last reported something, or the run came to where it is.
+    pub(super) moved: Instant,
     /// When a line for people was last shown, and whether it still is.
     pub(super) lined: Option<Instant>,
     pub(super) line: bool,
@@ -72,6 +77,7 @@ impl Room {
             settings,
             order: tokio::sync::Mutex::default(),
             wake: Notify::new(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             live: Mutex::default(),
         }
     }
@@ -103,6 +109,7 @@ impl Live {
             // The first turn is the beginning.
             told: 1,
             waits: false,
+            moved: Instant::now(),
             lined: None,
             line: false,
             streams: 0,
@@ -147,6 +154,7 @@ impl Live {
             self.phase.send_replace(phase);
         }
         self.progress = progress;
+        self.moved = Instant::now();
         self.look.send_replace(());
     }
 }

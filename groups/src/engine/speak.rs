@@ -7,21 +7,27 @@ use futures::Stream;
 use futures::stream::unfold;
 use jiff::Timestamp;
 use policy::ids::RunId;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::show::item;
 use super::{Groups, Room};
-use crate::bounds::{HISTORY_BYTES, LINES_EVERY};
+use crate::bounds::{LINES_EVERY, STREAMS};
 use crate::db::{Change, DbError, Entry, conversation_of};
-use crate::history::{Kind, closing, window};
+use crate::history::{Kind, budget, closing, window};
 use crate::intake::{Effect, Progress, Refused};
 use crate::life::Step;
 
-/// There is no such run that an agent works on.
+/// Why there is no stream of turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this run is over")]
-pub struct NoRun;
+pub enum NoTurns {
+    /// There is no such run that an agent works on: end.
+    #[error("this run is over")]
+    NoRun,
+    /// Ask again when one of them has ended.
+    #[error("{STREAMS} streams of turns are open; close one")]
+    TooMany,
+}
 
 /// Why events were not taken. None of one report was, then.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,7 @@ struct Following {
     stream: u64,
     look: watch::Receiver<()>,
     after: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Groups {
@@ -56,13 +63,15 @@ impl Groups {
     /// newer agent, or when the agent asks anew.
     ///
     /// # Errors
-    /// [`NoRun`].
+    /// [`NoTurns`].
     pub fn turns(
         self: &Arc<Self>,
         run: &RunId,
         after: u64,
-    ) -> Result<impl Stream<Item = Turn> + Send + use<>, NoRun> {
-        let room = self.room_of(run).ok_or(NoRun)?;
+    ) -> Result<impl Stream<Item = Turn> + Send + use<>, NoTurns> {
+        let room = self.room_of(run).ok_or(NoTurns::NoRun)?;
+        let place = room.streams.clone().try_acquire_owned();
+        let place = place.map_err(|_| NoTurns::TooMany)?;
         let following = room.live(|live| {
             live.streams += 1;
             // The stream before it is to see that it is not the newest any more.
@@ -75,9 +84,10 @@ impl Groups {
                 stream: live.streams,
                 look: live.look.subscribe(),
                 after,
+                _place: place,
             }
         });
-        let following = following.ok_or(NoRun)?;
+        let following = following.ok_or(NoTurns::NoRun)?;
         Ok(unfold(following, |mut following| async move {
             let turn = following.next().await?;
             Some((turn, following))
@@ -210,7 +220,8 @@ impl Groups {
         let Some((progress, key)) = now.flatten() else {
             return Ok(None);
         };
-        let stored = self.db.end(&key, HISTORY_BYTES).await?;
+        let budget = budget(self.db.refused(&key.group).await?);
+        let stored = self.db.end(&key, budget).await?;
         let settings = &room.settings;
         let begin = Begin {
             protocol: VERSION,
@@ -218,7 +229,7 @@ impl Groups {
             group: settings.name.as_str().to_owned(),
             model: settings.model.clone(),
             system: settings.system.clone(),
-            history: window(stored, run.as_str(), HISTORY_BYTES),
+            history: window(stored, run.as_str(), budget),
             next_event: progress.next_event(),
             results: progress.results.into_values().collect(),
             resumed: progress.life.launch > 1,

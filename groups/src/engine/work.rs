@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Groups, Phase, Room, live};
-use crate::bounds::{BACKOFF, GRACE, HELLO, SILENCE};
+use crate::bounds::{BACKOFF, GRACE, HELLO};
 use crate::db::{DbError, Run};
 use crate::host::{Launched, RunKey};
 use crate::life::{Life, State, Step};
@@ -91,7 +91,7 @@ impl Groups {
             let Some((life, phase)) = self.begin(room, run, step, &mut permit).await? else {
                 return Ok(());
             };
-            match self.attend(&run.key, life, phase, step).await {
+            match self.attend(room, &run.key, life, phase, step).await {
                 End::Over | End::Closing => return Ok(()),
                 End::Lost(how) => {
                     tracing::warn!(run.id = %run.key.run, "the agent of run `{}` is gone: {how}", run.key.run);
@@ -149,6 +149,7 @@ impl Groups {
     /// Starts an agent and stays with it to its end.
     async fn attend(
         &self,
+        room: &Room,
         key: &RunKey,
         life: Life,
         mut phase: watch::Receiver<Phase>,
@@ -168,7 +169,7 @@ impl Groups {
             Ok(launched) => launched,
             Err(error) => return End::Lost(format!("it cannot be started: {error}")),
         };
-        let end = self.watch(launched.as_mut(), &mut phase).await;
+        let end = self.watch(room, launched.as_mut(), &mut phase).await;
         match end {
             ControlFlow::Break(Phase::Stopped) => {
                 // Nothing it holds is good any more, before it is ended.
@@ -192,23 +193,32 @@ impl Groups {
 
     async fn watch(
         &self,
+        room: &Room,
         launched: &mut dyn Launched,
         phase: &mut watch::Receiver<Phase>,
     ) -> ControlFlow<Phase, End> {
-        let reports = phase.clone();
+        let mut greeted = phase.clone();
+        let silent = async {
+            let hello = greeted.wait_for(|phase| *phase != Phase::Starting);
+            if timeout(HELLO, hello).await.is_err() {
+                return HELLO;
+            }
+            silent(room).await
+        };
         tokio::select! {
             biased;
             how = over(phase) => ControlFlow::Break(how),
             () = self.stopping.cancelled() => ControlFlow::Continue(End::Closing),
             ended = launched.ended() => ControlFlow::Continue(End::Lost(ended.0)),
-            most = silence(reports) => {
-                let seconds = most.as_secs();
+            after = silent => {
+                let seconds = after.as_secs();
                 ControlFlow::Continue(End::Lost(format!("it said nothing for {seconds} seconds")))
             }
         }
     }
 
-    fn drop_writing(&self, room: &Room) {
+    /// What the agent was writing is not shown any more.
+    pub(super) fn drop_writing(&self, room: &Room) {
         let writing = room.live(|live| {
             let item = live.progress.writing.take()?;
             Some(super::show::item(live.key.run.as_str(), item))
@@ -219,19 +229,25 @@ impl Groups {
     }
 }
 
-/// Waits until the agent has reported nothing for too long: how long that was.
-async fn silence(mut reports: watch::Receiver<Phase>) -> Duration {
+/// Waits until the agent has reported nothing for as long as it may, and says how long that is.
+async fn silent(room: &Room) -> Duration {
+    let most = room.settings.silence;
     loop {
-        let most = match *reports.borrow_and_update() {
-            Phase::Starting => HELLO,
-            Phase::Working => SILENCE,
-            Phase::Waiting | Phase::Over | Phase::Stopped => Duration::MAX,
-        };
-        match timeout(most, reports.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return most,
+        let since = room.live(|live| match live.progress.life.state {
+            // As long as a person takes.
+            State::Waiting => Instant::now(),
+            State::Queued
+            | State::Starting
+            | State::Working
+            | State::Done
+            | State::Failed
+            | State::Stopped => live.moved,
+        });
+        let until = since.unwrap_or_else(Instant::now) + most;
+        if until <= Instant::now() {
+            return most;
         }
+        sleep_until(until).await;
     }
 }
 

@@ -142,6 +142,7 @@ pub(crate) fn group(name: &str) -> Settings {
             result_bytes: 10_000,
             parallel: 2,
         },
+        silence: Duration::from_secs(500),
         members: Vec::new(),
     }
 }

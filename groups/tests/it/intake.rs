@@ -203,3 +203,42 @@ async fn the_history_is_cut_where_a_person_spoke() {
     assert_eq!(history.len(), 4 * 3 + 1);
     assert_eq!(history.last(), Some(&asked("last")));
 }
+
+#[tokio::test]
+async fn what_the_provider_refuses_is_not_handed_on_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    house.say("demo", "ana", "look").await;
+    let mut agent = house.agent().await;
+    let broken = json!({ "type": "image", "source":
+        { "type": "base64", "media_type": "image/png", "data": "bm8gaW1hZ2U=" } });
+    let long = "x".repeat(groups::bounds::HISTORY_BYTES / 8);
+    let block = json!({ "type": "tool_result", "tool_use_id": "t1",
+        "content": [broken, { "type": "text", "text": long }] });
+    let results = content(Role::User, json!([block]));
+    agent
+        .report(vec![hello(), message(calls(&["t1"])), results])
+        .await;
+    agent.answer("a picture").await;
+    let mut seen = Vec::new();
+    for text in ["one", "two", "three", "four", "five", "six", "seven"] {
+        house.say("demo", "ana", text).await;
+        let mut agent = house.agent().await;
+        let history = agent.begin.history.clone();
+        assert_eq!(history.last(), Some(&asked(text)));
+        assert!(!format!("{history:?}").contains("base64"), "{history:?}");
+        seen.push(history.len());
+        if text == "one" || text == "two" {
+            let refused = Event::Failed {
+                failure: agent::Failure::Refused,
+                text: "400".to_owned(),
+            };
+            agent.report(vec![hello(), refused]).await;
+            agent.process.exit.cancel();
+        } else {
+            agent.answer("better").await;
+        }
+    }
+    // All of it; then what came after the long one, then nothing, for a while; and all again.
+    assert_eq!(seen, [5, 3, 1, 1, 1, 11, 17]);
+}

@@ -151,32 +151,29 @@ async fn an_agent_that_never_says_hello_is_ended_and_started_again() {
 }
 
 #[tokio::test]
-async fn an_agent_that_hangs_is_ended_but_not_one_that_waits_for_a_person() {
+async fn an_agent_that_falls_silent_is_ended_and_started_again_but_a_person_may_take_their_time() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::demo(folder.path()).await;
     let clock = Clock::stop();
     house.say("demo", "ana", "hello").await;
-    let mut agent = house.agent().await;
-    agent.report(vec![hello()]).await;
-    house.groups.waiting(&agent.run(), true);
-    house.until_run(&agent.run(), RunState::Waiting).await;
-    let most = groups::bounds::SILENCE.as_secs();
-    for _ in 0..10 {
+    let mut silent = house.agent().await;
+    let run = silent.run();
+    silent.report(vec![hello(), message(calls(&["t1"]))]).await;
+    house.groups.waiting(&run, true);
+    house.until_run(&run, RunState::Waiting).await;
+    let most = crate::house::group("demo").silence.as_secs();
+    for _ in 0..20 {
         settled().await;
-        clock.advance(most).await;
+        clock.advance(most / 4).await;
     }
-    assert!(!agent.process.stopped.is_cancelled());
-    house.groups.waiting(&agent.run(), false);
-    house.until_run(&agent.run(), RunState::Working).await;
-    settled().await;
-    clock.advance(most - 1).await;
-    agent.report(vec![delta("…")]).await;
-    settled().await;
-    clock.advance(most - 1).await;
-    settled().await;
-    assert!(!agent.process.stopped.is_cancelled());
-    clock.advance(2).await;
-    agent.process.stopped.cancelled().await;
+    assert!(!silent.process.stopped.is_cancelled());
+    house.groups.waiting(&run, false);
+    house.until_run(&run, RunState::Working).await;
+    silent.report(vec![message(results(&["t1"]))]).await;
+    let (again, seconds) = next_agent(&house, &clock).await;
+    assert!(silent.process.stopped.is_cancelled());
+    assert!((most..most + 60).contains(&seconds), "{seconds}");
+    assert_eq!(again.begin.history.last(), Some(&results(&["t1"])));
 }
 
 #[tokio::test]
@@ -249,6 +246,36 @@ async fn text_is_seen_while_it_is_written_and_once_it_is_whole_once() {
 }
 
 #[tokio::test]
+async fn what_a_stopped_agent_was_writing_is_not_shown_as_written_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    house.say("demo", "ana", "hello").await;
+    let mut agent = house.agent().await;
+    agent.report(vec![hello(), delta("He")]).await;
+    let mut live = Box::pin(house.web.follow(house.web.newest().await.unwrap()));
+    let Live::Writing { id: begun, .. } = live.next().await.unwrap().unwrap() else {
+        panic!("something is written")
+    };
+    assert!(house.groups.stop(&demo(), "ana").await.unwrap());
+    loop {
+        match live.next().await.unwrap().unwrap() {
+            Live::Dropped { id, .. } => break assert_eq!(id, begun),
+            Live::Item(item) => {
+                let over = matches!(
+                    item.body,
+                    Body::Run {
+                        state: RunState::Stopped,
+                        ..
+                    }
+                );
+                assert!(!over, "it is over, and the text stands there");
+            }
+            Live::Writing { .. } => {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_failure_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let house = House::demo(folder.path()).await;
@@ -263,7 +290,7 @@ async fn a_failure_is_told_with_what_to_do() {
     assert_eq!(
         words.as_deref(),
         Some(
-            "the model's provider does not accept the key; check the configuration: 401 from the provider"
+            "the model's provider does not accept the key; check the configuration; the agent says: 401 from the provider"
         )
     );
     agent.process.exit.cancel();
@@ -313,4 +340,20 @@ async fn the_newest_stream_of_turns_is_served_and_goes_on_where_it_was() {
         turn.map(|turn| turn.ask),
         None | Some(Ask::Stop { .. })
     ));
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_do_not_pile_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::demo(folder.path()).await;
+    house.say("demo", "ana", "one").await;
+    let agent = house.agent().await;
+    let begin = || house.groups.turns(&agent.run(), 0).map(Box::pin);
+    let mut open: Vec<_> = (1..groups::bounds::STREAMS)
+        .map(|_| begin().unwrap())
+        .collect();
+    assert_eq!(begin().err(), Some(groups::NoTurns::TooMany));
+    open.pop();
+    let mut newest = begin().unwrap();
+    assert_eq!(newest.next().await.unwrap().seq, 1);
 }

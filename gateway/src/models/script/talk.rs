@@ -150,16 +150,25 @@ impl Talk {
     }
 }
 
-/// What a person said in a message; `None` where it only brings results of tools.
+/// What a person said in a message; `None` where it only brings results of tools. What comes last is
+/// the person's: before it, results and a word of the gateway may stand. What is in tags is a harness's.
 fn said(content: &Value) -> Option<String> {
-    let results = |block: &Value| block.get("type").is_some_and(|kind| kind == "tool_result");
-    if content
-        .as_array()
-        .is_some_and(|all| all.iter().any(results))
-    {
-        return None;
-    }
-    Some(words(content)).filter(|text| !text.trim().is_empty())
+    let said = match content.as_array() {
+        None => words(content),
+        Some(blocks) => {
+            let mut last = blocks.iter().rev().take_while(|block| !is_result(block));
+            let text = last.find_map(|block| {
+                let text = block.get("text")?.as_str()?;
+                (!text.trim_start().starts_with('<')).then_some(text)
+            });
+            text.unwrap_or_default().to_owned()
+        }
+    };
+    Some(said).filter(|text| !text.trim().is_empty())
+}
+
+fn is_result(block: &Value) -> bool {
+    block.get("type").is_some_and(|kind| kind == "tool_result")
 }
 
 fn words(content: &Value) -> String {

@@ -284,6 +284,25 @@ async fn without_its_tools_it_says_which_it_lacks() {
 }
 
 #[tokio::test]
+async fn after_a_task_that_was_stopped_it_begins_anew() {
+    let call =
+        |id: &str, tool: &str| json!({ "type": "tool_use", "id": id, "name": tool, "input": {} });
+    let stopped = json!([
+        { "type": "tool_result", "tool_use_id": "t1", "content": "the task ended", "is_error": true },
+        { "type": "text", "text": "[A person stopped the task above.]" },
+        { "type": "text", "text": "read my mail" },
+    ]);
+    let body = json!({ "model": "script", "tools": [{ "name": "postbox__list" }], "messages": [
+        { "role": "user", "content": "read my mail" },
+        { "role": "assistant", "content": [call("t1", "postbox__send")] },
+        { "role": "user", "content": stopped },
+    ] });
+    let answered = bytes(answer(&incoming(&body))).await;
+    let message: Value = serde_json::from_slice(&answered[0]).unwrap();
+    assert_eq!(message["content"][1]["name"], "postbox__list", "{message}");
+}
+
+#[tokio::test]
 async fn a_stream_says_the_same_word_by_word() {
     let mut body = json!({ "model": "script", "messages": [{ "role": "user", "content": "read my mail" }],
         "tools": [{ "name": "postbox__list" }] });
