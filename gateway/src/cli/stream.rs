@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::client::Client;
@@ -101,6 +102,11 @@ impl<'a> Events<'a> {
             self.ready.extend(read(&String::from_utf8_lossy(&whole)));
         }
     }
+}
+
+/// Ctrl-C from now on, none lost: not even one that comes while nobody waits for it.
+pub(super) fn interrupts() -> Result<Signal, Failure> {
+    signal(SignalKind::interrupt()).map_err(|error| Failure::of(&error))
 }
 
 /// One event from its lines; `None` if it is only a comment.

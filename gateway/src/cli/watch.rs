@@ -9,15 +9,16 @@ use super::Failure;
 use super::approvals::{ended, whole};
 use super::client::{Client, text};
 use super::output::{self, Output};
-use super::stream::{Event, Events};
+use super::stream::{Event, Events, interrupts};
 
 pub(super) async fn watch(client: &Client, out: Output) -> Result<(), Failure> {
+    let mut interrupts = interrupts()?;
     let mut open = BTreeSet::new();
     let mut events = Events::open(client, None, None).await?;
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = interrupts.recv() => return Ok(()),
         };
         for question in told(&mut open, event, client).await {
             if out.json {

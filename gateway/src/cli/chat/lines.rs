@@ -13,7 +13,7 @@ use super::super::Failure;
 use super::super::approvals::{ended, whole};
 use super::super::client::{Client, text};
 use super::super::output::{self, Output, Tone, complain};
-use super::super::stream::{Event, Events};
+use super::super::stream::{Event, Events, interrupts};
 use super::super::watch;
 use super::{newest, of, say};
 use crate::text::{printable, printable_lines};
@@ -48,6 +48,7 @@ pub(super) async fn run(group: &str, client: &Client, out: Output) -> Result<(),
     }
     let (items, after) = newest(client, group, BEGINNING).await?;
     let mut events = Events::open(client, Some(group), Some(after)).await?;
+    let mut interrupts = interrupts()?;
     let mut typed = typed();
     let mut lines = Lines {
         group,
@@ -72,7 +73,7 @@ pub(super) async fn run(group: &str, client: &Client, out: Output) -> Result<(),
                 Some(line) => lines.typed(line.trim()).await?,
                 None => return Ok(()),
             },
-            _ = tokio::signal::ctrl_c() => return output::say("\n"),
+            _ = interrupts.recv() => return output::say("\n"),
         }
     }
 }
