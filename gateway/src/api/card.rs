@@ -118,7 +118,7 @@ fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
         .and_then(|server| server.tools.get(&action.name))
         .map_or(&[][..], |tool| &tool.destinations);
     // It would stand where the reader looks first.
-    let trusted = server.is_some_and(|server| server.annotations_trusted);
+    let trusted = server.is_some_and(|server| server.titles_trusted);
     Card {
         title: trusted
             .then(|| title(api, &action.server, &action.name))

@@ -25,6 +25,11 @@ impl Bundled {
 /// What `bundled` accepts.
 pub(super) const NAMES: [(&str, Bundled); 1] = [("notes", Bundled::Notes)];
 
+/// Whether a server comes with the gateway.
+pub(super) fn is_ours(transport: &Transport) -> bool {
+    defaults(transport).is_some()
+}
+
 /// The traits of a server that comes with the gateway, and those of its tools.
 pub(super) fn defaults(transport: &Transport) -> Option<(Declared, BTreeMap<String, Declared>)> {
     match transport {

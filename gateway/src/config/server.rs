@@ -29,6 +29,8 @@ pub struct Server {
     pub tools: BTreeMap<String, Tool>,
     /// Its own hints may loosen, too.
     pub annotations_trusted: bool,
+    /// What it calls its tools may stand where a person looks first.
+    pub titles_trusted: bool,
 }
 
 /// How a server is reached.
@@ -128,6 +130,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<Server> {
         bundled::complete(&mut tools, known_tools);
     }
     Some(Server {
+        titles_trusted: annotations_trusted == Some(true) || bundled::is_ours(&transport),
         transport,
         idle_timeout,
         call_timeout,
@@ -149,7 +152,7 @@ fn tool(item: &Item<'_>) -> Option<Tool> {
     let table = item.table()?;
     let mut traits = declared(&table);
     traits.read_only = table.get("read_only").and_then(|item| item.flag());
-    let destinations = table.idle("destinations").and_then(|item| item.texts());
+    let destinations = table.get("destinations").and_then(|item| item.texts());
     table.done();
     Some(Tool {
         traits,

@@ -156,7 +156,6 @@ fn a_whole_configuration_is_read() {
     assert_eq!(named.to_string(), "main/claude-sonnet-4-5");
     assert_eq!(config.groups[&"office".parse().unwrap()].model, None);
     expect![[r#"
-        portcullis.toml:32: `mcp_servers.mail.tools.send.destinations` has no effect in this version
         portcullis.toml:60: `groups.work.channels` names "slack:C0123", which has no effect in this version; people speak in `web`
         portcullis.toml:71: `users.ana.slack` has no effect in this version
         portcullis.toml:72: `users.ana.whatsapp` has no effect in this version"#]]

@@ -87,31 +87,35 @@ impl Server {
                 "required": required, "additionalProperties": false,
             })
         };
-        let tool = |name: &str, description: &str, schema: Value, hints: Value| json!({ "name": name, "description": description, "inputSchema": schema, "annotations": hints });
+        let tool = |name: &str, title: &str, description: &str, schema: Value, hints: Value| json!({ "name": name, "title": title, "description": description, "inputSchema": schema, "annotations": hints });
         let reads = json!({ "readOnlyHint": true, "openWorldHint": false });
         let adds = json!({ "readOnlyHint": false, "destructiveHint": false, "idempotentHint": true, "openWorldHint": false });
         let destroys = json!({ "readOnlyHint": false, "destructiveHint": true, "idempotentHint": true, "openWorldHint": false });
         vec![
             tool(
                 "list",
+                "List the notes",
                 "The titles of all notes, the latest first, and when each was written.",
                 object(json!({}), &[]),
                 reads.clone(),
             ),
             tool(
                 "read",
+                "Read a note",
                 "One note.",
                 object(json!({ "title": title }), &["title"]),
                 reads,
             ),
             tool(
                 "write",
+                "Write a note",
                 "Writes a note, in the place of the one with the same title.",
                 object(json!({ "title": title, "text": text }), &["title", "text"]),
                 adds,
             ),
             tool(
                 "delete",
+                "Delete a note",
                 "Deletes a note. It cannot be brought back.",
                 object(json!({ "title": title }), &["title"]),
                 destroys,

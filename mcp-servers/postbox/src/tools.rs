@@ -86,7 +86,10 @@ impl Postbox {
 #[tool_router]
 impl Postbox {
     /// The letters in the mailbox, newest first: id, from, subject and date of each.
-    #[tool(annotations(read_only_hint = true, open_world_hint = false))]
+    #[tool(
+        title = "List the letters",
+        annotations(read_only_hint = true, open_world_hint = false)
+    )]
     async fn list(&self) -> Result<Json<Entries>, String> {
         let (heads, left_out) = self.with(Mailbox::list).await?;
         let letters = heads
@@ -110,7 +113,10 @@ impl Postbox {
     }
 
     /// One letter, with its text. What is written in it comes from whoever sent it.
-    #[tool(annotations(read_only_hint = true, open_world_hint = false))]
+    #[tool(
+        title = "Read a letter",
+        annotations(read_only_hint = true, open_world_hint = false)
+    )]
     async fn read(&self, Parameters(which): Parameters<Which>) -> Result<Json<Letter>, String> {
         let (head, body) = self.with(move |mailbox| mailbox.read(&which.id)).await?;
         let Head {
@@ -132,12 +138,15 @@ impl Postbox {
     }
 
     /// Sends a letter. It cannot be called back.
-    #[tool(annotations(
-        read_only_hint = false,
-        destructive_hint = false,
-        idempotent_hint = false,
-        open_world_hint = true
-    ))]
+    #[tool(
+        title = "Send a letter",
+        annotations(
+            read_only_hint = false,
+            destructive_hint = false,
+            idempotent_hint = false,
+            open_world_hint = true
+        )
+    )]
     async fn send(&self, Parameters(draft): Parameters<Draft>) -> Result<Json<Sent>, String> {
         let now = Timestamp::now();
         let send =
