@@ -60,11 +60,13 @@ impl Peer {
     }
 }
 
-/// Whether a process is a supervisor of any gateway: what one that was killed had started lives on for
-/// a moment, and the next one knows nothing of it. Nobody but the supervisor can change what it says.
+/// Whether a process is a supervisor of any gateway, but one that we descend from ourselves: what a
+/// gateway that was killed had started lives on for a moment, and the next one knows nothing of it.
+/// Nobody but the supervisor can change what it says.
 fn is_supervisor(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.starts_with(b"portcullis\0supervise\0")
+    let mut ours = std::iter::successors(Some(std::process::id()), |pid| parent(*pid));
+    line.starts_with(b"portcullis\0supervise\0") && !ours.any(|one| one == pid)
 }
 
 fn parent(pid: u32) -> Option<u32> {
@@ -79,6 +81,7 @@ fn parent(pid: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::os::unix::process::CommandExt as _;
 
     use super::*;
@@ -97,15 +100,19 @@ mod tests {
         // What another gateway started, or the one before this.
         let mut stranger = std::process::Command::new("/usr/bin/yes")
             .arg0("portcullis")
-            .args(["supervise", "--home"])
+            .args(["supervise", "it"])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // What it says of itself is there once it runs.
+        let mut said = [0];
+        let mut stdout = stranger.stdout.take().unwrap();
+        stdout.read_exact(&mut said).unwrap();
         let pid = stranger.id();
         let may = Peer { pid, ..me }.may_speak(&[]);
         stranger.kill().unwrap();
         stranger.wait().unwrap();
-        assert!(may.is_err());
+        assert!(may.unwrap_err().contains("portcullis started"), "{may:?}");
         assert!(Peer { pid: 0, ..me }.may_speak(&[]).is_err());
         assert!(
             Peer {
