@@ -167,7 +167,11 @@ def to_its_end(gate) -> dict:
 
 def ended(gate, old: set) -> None:
     """The processes of a gateway that was killed have a moment to end by themselves."""
-    wait_for(lambda: not [pid for pid, born in old if driver._born(pid) == born], 10, "end of the killed gateway's processes")
+    left = lambda: ["%d %s" % (pid, driver._command(pid)) for pid, born in old if born and driver._born(pid) == born]
+    try:
+        wait_for(lambda: not left(), 10, "end")
+    except AssertionError:
+        raise AssertionError("left of the killed gateway: %s" % left()) from None
 
 
 @pytest.mark.parametrize("seen", (1, 2, 3, 5, 8, 11, 14))
