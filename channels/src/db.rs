@@ -352,20 +352,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_writes_beside_it_makes_nothing_fail() {
-        let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (web(&folder).await, web(&folder).await);
-        let put = async |web: &Arc<Web>, name: &str| {
-            for n in 0..50 {
-                let id = format!("{name}{n}");
-                web.put("demo", &id, notice("x")).await.unwrap();
-            }
-        };
-        tokio::join!(put(&one, "a"), put(&other, "b"));
-        assert_eq!(one.page("demo", None, 200).await.unwrap().len(), 100);
-    }
-
-    #[tokio::test]
     async fn a_message_that_comes_twice_is_there_once() {
         let folder = tempfile::tempdir().unwrap();
         let web = web(&folder).await;

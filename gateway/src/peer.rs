@@ -43,7 +43,7 @@ impl Peer {
         }
         let mut pid = self.pid;
         for _ in 0..DEEPEST {
-            if supervisors.contains(&pid) {
+            if supervisors.contains(&pid) || is_supervisor(pid) {
                 return Err("a process that portcullis started does not speak for its owner");
             }
             match parent(pid) {
@@ -60,6 +60,15 @@ impl Peer {
     }
 }
 
+/// Whether a process is a supervisor of any gateway, but one that we descend from ourselves: what a
+/// gateway that was killed had started lives on for a moment, and the next one knows nothing of it.
+/// Nobody but the supervisor can change what it says.
+fn is_supervisor(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut ours = std::iter::successors(Some(std::process::id()), |pid| parent(*pid));
+    line.starts_with(b"portcullis\0supervise\0") && !ours.any(|one| one == pid)
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status
@@ -72,6 +81,9 @@ fn parent(pid: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::unix::process::CommandExt as _;
+
     use super::*;
 
     #[test]
@@ -85,6 +97,22 @@ mod tests {
         for supervisor in [me.pid, above] {
             assert!(me.may_speak(&[supervisor]).is_err());
         }
+        // What another gateway started, or the one before this.
+        let mut stranger = std::process::Command::new("/usr/bin/yes")
+            .arg0("portcullis")
+            .args(["supervise", "it"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // What it says of itself is there once it runs.
+        let mut said = [0];
+        let mut stdout = stranger.stdout.take().unwrap();
+        stdout.read_exact(&mut said).unwrap();
+        let pid = stranger.id();
+        let may = Peer { pid, ..me }.may_speak(&[]);
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert!(may.unwrap_err().contains("portcullis started"), "{may:?}");
         assert!(Peer { pid: 0, ..me }.may_speak(&[]).is_err());
         assert!(
             Peer {

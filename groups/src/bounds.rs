@@ -24,8 +24,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before something that the database refused is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
-/// Streams of turns of one group at a time; each may hold all that an agent begins with.
-pub const STREAMS: usize = 8;
+/// Streams of turns and reports of one group's agent at a time; each may hold megabytes.
+pub const AT_ONCE: usize = 8;
 /// Events in one report of an agent.
 pub const EVENTS: usize = 256;
 /// Events of one agent process: the numbers of the next one begin beyond.

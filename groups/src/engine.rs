@@ -30,7 +30,7 @@ use crate::intake::Progress;
 use crate::life::{Life, State, Step};
 use room::{Live, Phase, Room};
 
-pub use speak::{EventError, NoTurns};
+pub use speak::{EventError, NotServed};
 
 /// All groups.
 pub struct Groups {

@@ -18,5 +18,5 @@ mod intake;
 pub mod life;
 pub mod notes;
 
-pub use engine::{EventError, GroupStatus, Groups, NoTurns};
+pub use engine::{EventError, GroupStatus, Groups, NotServed};
 pub use host::{Ended, Host, LaunchError, Launched, RunKey, Settings};

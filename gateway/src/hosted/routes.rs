@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures::StreamExt as _;
-use groups::{EventError, Groups, NoTurns};
+use groups::{EventError, Groups, NotServed};
 use policy::ids::RunId;
 use serde::Deserialize;
 
@@ -47,7 +47,13 @@ pub fn router(broker: &Arc<Broker>, groups: Arc<Groups>) -> Router {
     };
     Router::new()
         .route("/agent/v1/turns", get(turns))
-        .route("/agent/v1/events", post(events))
+        .route(
+            "/agent/v1/events",
+            post(events).layer(axum::middleware::from_fn_with_state(
+                agents.clone(),
+                not_too_many,
+            )),
+        )
         .layer(axum::middleware::from_fn_with_state(
             agents.clone(),
             only_runs,
@@ -74,6 +80,27 @@ async fn only_runs(
     next.run(request).await
 }
 
+/// Reads a report only where there is room for it.
+async fn not_too_many(
+    State(agents): State<Agents>,
+    Extension(speaker): Extension<Speaker>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match agents.groups.place(&speaker.run) {
+        Ok(_place) => next.run(request).await,
+        Err(error) => not_served(error),
+    }
+}
+
+fn not_served(error: NotServed) -> Response {
+    let status = match error {
+        NotServed::NoRun => StatusCode::GONE,
+        NotServed::TooMany => StatusCode::TOO_MANY_REQUESTS,
+    };
+    (status, format!("{error}\n")).into_response()
+}
+
 #[derive(Debug, Deserialize)]
 struct Since {
     #[serde(default)]
@@ -88,8 +115,7 @@ async fn turns(
     let Agents { broker, groups } = agents;
     let turns = match groups.turns(&speaker.run, after) {
         Ok(turns) => turns,
-        Err(NoTurns::NoRun) => return StatusCode::GONE.into_response(),
-        Err(NoTurns::TooMany) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Err(error) => return not_served(error),
     };
     // Another process speaks for the run, or nobody does, or the gateway stops.
     let speaks = broker.identity.runs.speaks(&speaker.run, speaker.launch);

@@ -467,6 +467,33 @@ def test_only_a_run_speaks_agent(gateway):
     over(gate, "lab")
 
 
+def test_an_agent_has_only_so_much_under_way(gateway):
+    gate = gateway(lab)
+    say(gate, "go", "lab")
+    headers = {"Authorization": "Bearer " + token(gate), "Content-Type": "application/json"}
+    report = lambda: send(gate.port, "POST", "/agent/v1/events", headers, b'{"events": []}').status
+    assert report() == 200
+    begun = []
+
+    def full() -> bool:
+        """Whether there is no room for one more report, after another was begun and left so."""
+        connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=30)
+        begun.append(connection)
+        connection.putrequest("POST", "/agent/v1/events")
+        for name, value in {**headers, "Content-Length": "1000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders(b"{")
+        return report() == 429
+
+    wait_for(full, 5, "end of the room")
+    assert len(begun) < 20
+    for connection in begun:
+        connection.close()
+    wait_for(lambda: report() == 200, 5, "room again")
+    finish(gate)
+    assert over(gate, "lab")["state"] == "done"
+
+
 def over_not(gate) -> bool:
     return of(gate, "run", "lab")[-1]["state"] in OPEN
 

@@ -105,7 +105,6 @@ def test_a_conversation_line_by_line(demo):  # noqa: F811
     chat.type("read my mail\n")
     card = chat.until("y / task / n REASON > ")
     assert COLLECTOR in card and "Under the blue pot" in card and "it had read" in card and "notes__read" in card
-    time.sleep(0)
     question = demo.wait_for_question("send")
     chat.type("yes but why\n")  # no answer to the question: it is said to the agent
     wait_for(lambda: [item for item in of(demo, "person") if item["text"] == "yes but why"], 10, "the message")
@@ -113,7 +112,7 @@ def test_a_conversation_line_by_line(demo):  # noqa: F811
     wait_for(lambda: answered(demo, chat, question, "n not them\n"), 20, "the answer")
     assert demo.question(question["id"])["reason"] == "not them"
     chat.until("denied by local: not them")
-    chat.until("it was not done")
+    chat.until("A person denied this call: not them")
     words = [item["text"] for item in of(demo, "person")]
     assert "n not them" not in words and sent(demo) == []
     chat.type("\x03")

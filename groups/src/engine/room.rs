@@ -7,7 +7,7 @@ use agent::{Ask, Message, Turn};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::bounds::STREAMS;
+use crate::bounds::AT_ONCE;
 use crate::host::{RunKey, Settings};
 use crate::intake::Progress;
 use crate::life::State;
@@ -20,8 +20,8 @@ pub(super) struct Room {
     pub(super) order: tokio::sync::Mutex<()>,
     /// There may be something to do.
     pub(super) wake: Notify,
-    /// What streams of turns there may be.
-    pub(super) streams: Arc<Semaphore>,
+    /// What its agent may have under way.
+    pub(super) places: Arc<Semaphore>,
     live: Mutex<Option<Live>>,
 }
 
@@ -77,7 +77,7 @@ impl Room {
             settings,
             order: tokio::sync::Mutex::default(),
             wake: Notify::new(),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
             live: Mutex::default(),
         }
     }

@@ -12,20 +12,20 @@ use tokio::time::Instant;
 
 use super::show::item;
 use super::{Groups, Room};
-use crate::bounds::{LINES_EVERY, STREAMS};
+use crate::bounds::{AT_ONCE, LINES_EVERY};
 use crate::db::{Change, DbError, Entry, conversation_of};
 use crate::history::{Kind, budget, closing, window};
 use crate::intake::{Effect, Progress, Refused};
 use crate::life::Step;
 
-/// Why there is no stream of turns.
+/// Why an agent is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoTurns {
+pub enum NotServed {
     /// There is no such run that an agent works on: end.
     #[error("this run is over")]
     NoRun,
-    /// Ask again when one of them has ended.
-    #[error("{STREAMS} streams of turns are open; close one")]
+    /// Try again when something has ended.
+    #[error("this run has {AT_ONCE} requests under way; try again")]
     TooMany,
 }
 
@@ -59,19 +59,28 @@ struct Following {
 }
 
 impl Groups {
+    /// A place for one request of a run's agent: to be had before more of it is read than who asks.
+    ///
+    /// # Errors
+    /// [`NotServed`].
+    pub fn place(&self, run: &RunId) -> Result<OwnedSemaphorePermit, NotServed> {
+        let room = self.room_of(run).ok_or(NotServed::NoRun)?;
+        let place = room.places.clone().try_acquire_owned();
+        place.map_err(|_| NotServed::TooMany)
+    }
+
     /// What is wanted of the agent of a run, beyond what it has; ends when the run is over, with a
     /// newer agent, or when the agent asks anew.
     ///
     /// # Errors
-    /// [`NoTurns`].
+    /// [`NotServed`].
     pub fn turns(
         self: &Arc<Self>,
         run: &RunId,
         after: u64,
-    ) -> Result<impl Stream<Item = Turn> + Send + use<>, NoTurns> {
-        let room = self.room_of(run).ok_or(NoTurns::NoRun)?;
-        let place = room.streams.clone().try_acquire_owned();
-        let place = place.map_err(|_| NoTurns::TooMany)?;
+    ) -> Result<impl Stream<Item = Turn> + Send + use<>, NotServed> {
+        let place = self.place(run)?;
+        let room = self.room_of(run).ok_or(NotServed::NoRun)?;
         let following = room.live(|live| {
             live.streams += 1;
             // The stream before it is to see that it is not the newest any more.
@@ -87,7 +96,7 @@ impl Groups {
                 _place: place,
             }
         });
-        let following = following.ok_or(NoTurns::NoRun)?;
+        let following = following.ok_or(NotServed::NoRun)?;
         Ok(unfold(following, |mut following| async move {
             let turn = following.next().await?;
             Some((turn, following))

@@ -349,10 +349,10 @@ async fn streams_that_nobody_reads_do_not_pile_up() {
     house.say("demo", "ana", "one").await;
     let agent = house.agent().await;
     let begin = || house.groups.turns(&agent.run(), 0).map(Box::pin);
-    let mut open: Vec<_> = (1..groups::bounds::STREAMS)
+    let mut open: Vec<_> = (1..groups::bounds::AT_ONCE)
         .map(|_| begin().unwrap())
         .collect();
-    assert_eq!(begin().err(), Some(groups::NoTurns::TooMany));
+    assert_eq!(begin().err(), Some(groups::NotServed::TooMany));
     open.pop();
     let mut newest = begin().unwrap();
     assert_eq!(newest.next().await.unwrap().seq, 1);

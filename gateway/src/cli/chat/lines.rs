@@ -34,6 +34,10 @@ struct Lines<'a> {
     printed: BTreeMap<String, String>,
     /// What is printed of a text that is being written: whose, and how much.
     writing: Option<(String, String)>,
+    /// The text whose writing something else came between: the rest is printed once it is whole.
+    broken: Option<String>,
+    /// What stands before the words of the agent.
+    agent: &'static str,
     open: BTreeSet<String>,
     /// Questions that are not shown yet: one is answered after the other.
     waiting: VecDeque<Value>,
@@ -58,6 +62,8 @@ pub(super) async fn run(group: &str, client: &Client, out: Output) -> Result<(),
         mine: BTreeSet::new(),
         printed: BTreeMap::new(),
         writing: None,
+        broken: None,
+        agent: agent(is_script(client, group).await?),
         open: BTreeSet::new(),
         waiting: VecDeque::new(),
         asked: None,
@@ -108,7 +114,8 @@ impl Lines<'_> {
 
     /// Prints above the prompt.
     fn print(&mut self, line: &str) -> Result<(), Failure> {
-        if self.writing.take().is_some() {
+        if let Some((id, _)) = self.writing.take() {
+            self.broken = Some(id);
             output::say("\n")?;
         }
         let clear = if self.terminal { "\r\x1b[K" } else { "" };
@@ -179,7 +186,8 @@ impl Lines<'_> {
                 if self.writing.as_ref().is_some_and(|(of, _)| *of == id) {
                     return self.written(&words);
                 }
-                format!("{}{words}", agent(item))
+                let script = item.get("body").and_then(|body| body.get("script"));
+                format!("{}{words}", agent(script == Some(&Value::Bool(true))))
             }
             "tool" => format!(
                 "{} {} {}",
@@ -210,11 +218,14 @@ impl Lines<'_> {
             return Ok(());
         }
         let id = text(data, "id");
+        if self.broken.as_deref() == Some(id) {
+            return Ok(());
+        }
         let from = data.get("from").and_then(Value::as_u64).unwrap_or_default();
         let from = usize::try_from(from).unwrap_or_default();
         if self.writing.as_ref().is_none_or(|(of, _)| of != id) {
             self.print("")?;
-            output::say("agent: ")?;
+            output::say(self.agent)?;
             self.writing = Some((id.to_owned(), String::new()));
         }
         let Some((_, whole)) = &mut self.writing else {
@@ -237,9 +248,10 @@ impl Lines<'_> {
         };
         match words.strip_prefix(&inset(&so_far)) {
             Some(rest) => output::say(&format!("{rest}\n"))?,
-            None => output::say(&format!("\nagent: {words}\n"))?,
+            None => output::say(&format!("\n{}{words}\n", self.agent))?,
         }
-        self.printed.insert(id, words.to_owned());
+        let line = format!("{}{words}", self.agent);
+        self.printed.insert(id, line);
         Ok(true)
     }
 
@@ -271,13 +283,20 @@ impl Lines<'_> {
     }
 }
 
-fn agent(item: &Value) -> &'static str {
-    let script = item.get("body").and_then(|body| body.get("script"));
-    if script == Some(&Value::Bool(true)) {
+fn agent(script: bool) -> &'static str {
+    if script {
         "agent (a script): "
     } else {
         "agent: "
     }
+}
+
+/// Whether the model of a group is a script.
+async fn is_script(client: &Client, group: &str) -> Result<bool, Failure> {
+    let groups = client.get(&["groups"], &[]).await?;
+    let mut groups = groups.as_array().into_iter().flatten();
+    let group = groups.find(|one| text(one, "name") == group);
+    Ok(group.and_then(|group| group.get("script")) == Some(&Value::Bool(true)))
 }
 
 /// What a line says to the question that is asked, if it says something to it.
