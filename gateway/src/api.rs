@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use ::groups::Groups;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
@@ -110,8 +110,19 @@ pub fn socket(api: Arc<Api>) -> Router {
 
 /// The routes on the network.
 pub fn network(api: Arc<Api>) -> Router {
-    let routes = router(api.clone()).layer(from_fn_with_state(api, only_a_person));
+    let routes = router(api.clone())
+        .layer(from_fn_with_state(api, only_a_person))
+        .layer(map_response(not_kept));
     Router::new().nest("/api/v1", routes)
+}
+
+/// No browser and no proxy keeps what was answered.
+async fn not_kept(mut response: Response) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
+    response
 }
 
 /// Lets nobody in whom we started: neither a server nor its children speak for the owner.
@@ -223,7 +234,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.0, Json(json!({ "error": self.1 }))).into_response();
         if self.0 == StatusCode::UNAUTHORIZED {
-            let challenge = header::HeaderValue::from_static(r#"Bearer realm="portcullis""#);
+            let challenge = HeaderValue::from_static(r#"Bearer realm="portcullis""#);
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, challenge);

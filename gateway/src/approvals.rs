@@ -712,19 +712,38 @@ impl Approvals {
             .count()
     }
 
-    /// Questions as people see them, newest first.
+    /// The open questions as people see them, newest first.
     ///
     /// # Errors
     /// [`DbError`], if they cannot be read.
-    pub async fn list(&self, all: bool) -> Result<Vec<Shown>, DbError> {
-        const MOST: u64 = 1000;
-        Ok(self
-            .db
-            .questions(all, MOST)
-            .await?
-            .into_iter()
-            .map(Shown::from)
-            .collect())
+    pub async fn list_open(&self) -> Result<Vec<Shown>, DbError> {
+        let most = u64::try_from(self.max_open).unwrap_or(u64::MAX);
+        let rows = self.db.questions(true, 0, most).await?;
+        Ok(rows.into_iter().map(Shown::from).collect())
+    }
+
+    /// The newest questions that are settled, of those that `keep` wants.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn list_settled(
+        &self,
+        limit: usize,
+        keep: impl Fn(&Shown) -> bool,
+    ) -> Result<Vec<Shown>, DbError> {
+        const AT_ONCE: u64 = 50;
+        const SCANNED: u64 = 1000;
+        let mut found = Vec::new();
+        for skip in (0..SCANNED).step_by(usize::try_from(AT_ONCE).unwrap_or(1)) {
+            let rows = self.db.questions(false, skip, AT_ONCE).await?;
+            let last = rows.is_empty();
+            found.extend(rows.into_iter().map(Shown::from).filter(&keep));
+            if last || found.len() >= limit {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// One question as people see it.

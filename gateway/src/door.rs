@@ -101,10 +101,10 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, people: Arc<Api>, door: Door)
     // People have no bearer token: whoever brings one here is an agent.
     let people_only = api::network(people.clone())
         .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .merge(console::router(people))
         .layer(from_fn_with_state(door.clone(), no_agent));
     Router::new()
         .merge(people_only)
-        .merge(console::router(people))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(broker.clone()))
         .route("/.well-known/{*rest}", get(async || StatusCode::NOT_FOUND))

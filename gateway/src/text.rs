@@ -20,6 +20,23 @@ pub fn prose(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t' | '\u{200d}' | '\u{fe0f}'))
 }
 
+/// JSON in which the same characters are escapes: it means the same to a program, and moves no cursor
+/// where a person looks at it.
+pub fn printable_json(json: &str) -> String {
+    let mut units = [0; 2];
+    json.chars().fold(String::new(), |mut out, c| {
+        // Those below are escaped in JSON, or are white space between its parts.
+        if c < '\u{7f}' || !is_deceptive(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+        out
+    })
+}
+
 /// An error and everything that led to it, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -74,6 +91,13 @@ mod tests {
             assert_eq!(printable(text), shown);
         }
         assert_eq!(printable_lines("a\nb\r"), "a\nb\\u{d}");
+        let json = serde_json::json!({"é\u{9b}": ["\u{202e}\u{e0041}\n"]});
+        let shown = printable_json(&json.to_string());
+        assert_eq!(shown, "{\"é\\u009b\":[\"\\u202e\\udb40\\udc41\\n\"]}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            json
+        );
         assert_eq!(prose("a\tb\u{fe0f}\n\u{202e}"), "a\tb\u{fe0f}\n\\u{202e}");
     }
 }

@@ -1,12 +1,16 @@
 // Questions: answered here, and changed wherever they are answered.
 
-/** What has just come under somebody's finger was not meant by it: a card can be answered a moment
- * after it is shown. */
-function notYet(card) {
-  const buttons = card.querySelectorAll("form.decide button");
-  for (const one of buttons) one.disabled = true;
-  setTimeout(() => {
-    for (const one of buttons) one.disabled = false;
+let calm = 0;
+
+/** What has just come under somebody's finger was not meant by it: where a card comes, goes or changes,
+ * none is answered for a moment, for the others move. */
+function notYet() {
+  const focused = document.activeElement;
+  for (const one of document.querySelectorAll("form.decide button")) one.disabled = true;
+  clearTimeout(calm);
+  calm = setTimeout(() => {
+    for (const one of document.querySelectorAll("form.decide:not([data-sent]) button")) one.disabled = false;
+    if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
   }, 500);
 }
 
@@ -24,6 +28,11 @@ function showCard(id, html) {
     if (wrote && input) input.focus();
     else if (hadFocus) focusOn(fresh);
     settle(fresh);
+    const asks = (card) => card.dataset.open + Boolean(card.querySelector("[data-anyway]"));
+    if (asks(old) !== asks(fresh)) notYet();
+    else if (old.querySelector("form.decide:not([data-sent]) button:disabled")) {
+      for (const one of fresh.querySelectorAll("form.decide button")) one.disabled = true;
+    }
   }
 }
 
@@ -79,6 +88,7 @@ async function answer(form, word, anyway) {
   const buttons = form.querySelectorAll("button");
   const problem = form.querySelector(".problem");
   for (const one of buttons) one.disabled = true;
+  form.dataset.sent = "";
   problem.textContent = "";
   try {
     if (word === "deny") {
@@ -91,6 +101,7 @@ async function answer(form, word, anyway) {
     await refreshCards([]);
   } catch (error) {
     problem.textContent = error.message;
+    delete form.dataset.sent;
     for (const one of buttons) one.disabled = false;
     if (error.status === 409) await refreshCards([]);
   }
@@ -127,10 +138,10 @@ function hearQuestion(name, data) {
       const list = document.querySelector('[data-cards="open"]');
       if (list) {
         const card = element(data.html);
-        notYet(card);
         tellTimes(card);
         list.prepend(card);
         tidyInbox();
+        notYet();
       }
       if (!known) announce("A question waits for a decision.");
     }

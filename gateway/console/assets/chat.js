@@ -45,10 +45,19 @@ function toEnd() {
   chat.section.querySelector(".newer").hidden = true;
 }
 
+/** Whether somebody may be about to answer a question: its buttons are in sight. */
+function deciding() {
+  const { top, bottom } = chat.log.getBoundingClientRect();
+  return [...chat.list.querySelectorAll("form.decide")].some((form) => {
+    const at = form.getBoundingClientRect();
+    return at.bottom > top && at.top < bottom;
+  });
+}
+
 /** Runs a change of the list, which says whether there is more to see at its end. Who was at the end
- * stays there; who was not stays where they read. */
+ * stays there; who was not, or looks at a question, stays where they read. */
 function keepingPlace(change) {
-  const follow = atEnd();
+  const follow = atEnd() && !deciding();
   const more = change();
   chat.section.querySelector(".nothing").hidden = chat.list.childElementCount > 0;
   if (follow) toEnd();
@@ -66,7 +75,7 @@ function showItem({ id, pos, html }) {
   }
   const card = item.querySelector("[data-card]");
   tellTimes(item);
-  const followed = atEnd();
+  const followed = atEnd() && !deciding();
   keepingPlace(() => {
     chat.writing.get(id)?.remove();
     chat.writing.delete(id);
@@ -89,7 +98,7 @@ function showItem({ id, pos, html }) {
     return !item.hidden;
   });
   if (card?.dataset.open === "true" && card.isConnected) {
-    notYet(card);
+    notYet();
     if (followed) toCard(card);
   }
   tellUnderWay();
@@ -197,7 +206,8 @@ function complain(text) {
   chat.section.querySelector(".foot > .problem").textContent = text;
 }
 
-const keptAt = () => "portcullis-unsent-" + chat.group;
+// Nobody sends what somebody else wrote here before them.
+const keptAt = () => `portcullis-unsent-${chat.me} ${chat.group}`;
 
 /** What was written here and is not known to be stored: it outlives a reload. */
 function kept() {
@@ -210,6 +220,14 @@ function kept() {
 
 function keep(change) {
   sessionStorage.setItem(keptAt(), JSON.stringify(change(kept())));
+}
+
+/** What was refused is not lost: it stands where it was written, unless something else does. */
+function giveBack({ section }, text) {
+  const field = section.querySelector("textarea");
+  if (!field || field.value) return;
+  field.value = text;
+  field.dispatchEvent(new Event("input"));
 }
 
 /** Shows a message at once, and sends it until it is stored. The same id is the same message. */
@@ -231,6 +249,7 @@ async function send(id, text) {
     } catch (error) {
       if (error.status && error.status < 500) {
         complain(error.message);
+        giveBack(here, text);
         break;
       }
       item.querySelector(".who").textContent = "Not sent yet. Trying again…";

@@ -3,6 +3,8 @@
 const token = localStorage.getItem("portcullis-token");
 
 function toLogin() {
+  // Another tab has logged in or out since: what it left counts, and stays.
+  if (localStorage.getItem("portcullis-token") !== token) return location.reload();
   localStorage.removeItem("portcullis-token");
   location.replace("/login");
 }
@@ -12,7 +14,8 @@ if (!token) toLogin();
 async function ask(path, options = {}) {
   const headers = { "x-portcullis-token": token, ...options.headers };
   if (options.body !== undefined) headers["content-type"] = "application/json";
-  const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  // Whatever the path looks like, the token goes nowhere else.
+  const answer = await fetch(location.origin + path, { ...options, headers, cache: "no-store" });
   if (answer.status === 401) {
     toLogin();
     throw new Error("logged out");

@@ -18,17 +18,18 @@ pub(super) struct Which {
     all: bool,
 }
 
-/// The questions that a person sees, newest first.
-pub(crate) async fn seen(api: &Api, who: &Who, all: bool) -> Result<Vec<Shown>, Refused> {
+/// The open questions that a person sees, newest first: all of them, however many were settled since.
+pub(crate) async fn open(api: &Api, who: &Who) -> Result<Vec<Shown>, Refused> {
     api.broker.approvals.tick(jiff::Timestamp::now()).await;
-    let mut list = api.broker.approvals.list(all).await?;
+    let mut list = api.broker.approvals.list_open().await?;
     list.retain(|shown| who.may_see(&api.broker.config, shown.group()));
     Ok(list)
 }
 
-/// The open questions that a person sees.
-pub(crate) async fn open(api: &Api, who: &Who) -> Result<Vec<Shown>, Refused> {
-    seen(api, who, false).await
+/// The newest settled questions that a person sees.
+pub(crate) async fn settled(api: &Api, who: &Who, limit: usize) -> Result<Vec<Shown>, Refused> {
+    let keep = |shown: &Shown| who.may_see(&api.broker.config, shown.group());
+    Ok(api.broker.approvals.list_settled(limit, keep).await?)
 }
 
 /// One question, if it is this person's to see. One that is not theirs is none.
@@ -43,7 +44,12 @@ pub(super) async fn list(
     Extension(who): Extension<Who>,
     Query(which): Query<Which>,
 ) -> Result<Json<Vec<Card>>, Refused> {
-    let seen = seen(&api, &who, which.all).await?;
+    const MOST: usize = 1000;
+    let mut seen = open(&api, &who).await?;
+    if which.all {
+        seen.extend(settled(&api, &who, MOST).await?);
+        seen.sort_by_key(|shown| std::cmp::Reverse(shown.asked_at));
+    }
     Ok(Json(cards(&api, seen).await?))
 }
 

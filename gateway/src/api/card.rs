@@ -173,7 +173,6 @@ const USUAL: [&str; 20] = [
 
 /// The arguments that say so by the configuration, else by their usual names.
 fn destinations(args: &Value, named: &[String]) -> Vec<Destination> {
-    const MOST: usize = 6;
     let Some(args) = args.as_object() else {
         return Vec::new();
     };
@@ -190,24 +189,21 @@ fn destinations(args: &Value, named: &[String]) -> Vec<Destination> {
         let name = name.clone();
         Some(Destination { name, value })
     })
-    .take(MOST)
     .collect()
 }
 
-/// A text, or a list of texts; nothing else is a destination.
+/// A text or a list of texts as such, anything else as JSON: what is left out here, because an agent
+/// gave it an odd form or hid it behind others, would not be looked for below.
 fn plain(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Array(items) if !items.is_empty() => {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(items) => {
             let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
-            Some(texts?.join(", "))
+            Some(texts.map_or_else(|| value.to_string(), |texts| texts.join(", ")))
         }
-        Value::String(_)
-        | Value::Array(_)
-        | Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::Object(_) => None,
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(value.to_string()),
     }
 }
 
@@ -218,8 +214,9 @@ mod tests {
 
     #[test]
     fn destinations_are_what_is_configured_else_what_is_usual() {
-        let args =
-            json!({"body": "x", "To": "a@b", "cc": ["c", "d"], "url": "", "path": 5, "room": "r"});
+        let args = json!({
+            "body": "x", "To": "a@b", "cc": ["c", "d"], "url": "", "path": null, "room": "r",
+        });
         let shown = |named: &[String]| {
             let all = destinations(&args, named);
             let all = all.iter().map(|one| format!("{}={}", one.name, one.value));
@@ -227,5 +224,19 @@ mod tests {
         };
         assert_eq!(shown(&[]), "To=a@b cc=c, d");
         assert_eq!(shown(&["room".to_owned()]), "room=r");
+    }
+
+    #[test]
+    fn no_destination_hides_behind_others_or_in_an_odd_form() {
+        let decoys = ["account", "address", "bcc", "cc", "channel", "destination"];
+        let mut args: serde_json::Map<String, Value> = decoys
+            .iter()
+            .map(|name| ((*name).to_owned(), json!("boss@ok")))
+            .collect();
+        args.insert("to".to_owned(), json!([{"email": "evil"}]));
+        let all = destinations(&Value::Object(args), &[]);
+        assert_eq!(all.len(), 7);
+        let to = all.iter().find(|one| one.name == "to").unwrap();
+        assert_eq!(to.value, r#"[{"email":"evil"}]"#);
     }
 }

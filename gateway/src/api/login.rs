@@ -23,17 +23,16 @@ pub async fn console_link(api: &Api) -> Result<Option<String>, Refused> {
         return Ok(None);
     };
     match who.named() {
-        Ok(person) => make(api, person, Origin::Start).await.map(Some),
+        Ok(person) => {
+            let link = make(api, person, Origin::Start, "portcullis".to_owned()).await;
+            link.map(Some)
+        }
         Err(_) => Ok(None),
     }
 }
 
-async fn make(api: &Api, person: &UserName, origin: Origin) -> Result<String, Refused> {
+async fn make(api: &Api, person: &UserName, origin: Origin, by: String) -> Result<String, Refused> {
     let (secret, id) = api.sessions.link(person, origin, Timestamp::now()).await?;
-    let by = match origin {
-        Origin::Start => "portcullis".to_owned(),
-        Origin::Command => format!("user:{person}"),
-    };
     noted(
         &api.broker,
         by,
@@ -53,7 +52,8 @@ pub(super) async fn link(
         Entrance::Socket => Origin::Command,
         Entrance::Console { origin, .. } => *origin,
     };
-    let url = make(&api, who.named()?, origin).await?;
+    let person = who.named()?;
+    let url = make(&api, person, origin, format!("user:{person}")).await?;
     Ok(Json(json!({ "url": url, "minutes": 10 })))
 }
 

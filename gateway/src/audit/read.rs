@@ -104,7 +104,8 @@ pub async fn page(
     limit: usize,
     keep: impl Fn(&Story) -> bool,
 ) -> Result<(Vec<Story>, Option<i64>), DbError> {
-    const AT_ONCE: usize = 200;
+    // Every record may be as large as a request: few of them are in memory at a time.
+    const AT_ONCE: usize = 50;
     const SCANNED: usize = 4000;
     let mut found = Vec::new();
     let mut before = before.unwrap_or(i64::MAX);

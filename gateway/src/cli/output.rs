@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::config::env_var;
-use crate::text::printable;
+use crate::text::{printable, printable_json};
 
 /// Where a command's answer goes.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,7 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         let mut whole = if self.json {
-            serde_json::to_string(value).map_err(|error| Failure::of(&error))?
+            printable_json(&serde_json::to_string(value).map_err(|error| Failure::of(&error))?)
         } else {
             text()
         };

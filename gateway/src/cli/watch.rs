@@ -10,6 +10,7 @@ use super::approvals::{ended, whole};
 use super::client::{Client, text};
 use super::output::{self, Output};
 use super::stream::{Event, Events, interrupts};
+use crate::text::printable_json;
 
 pub(super) async fn watch(client: &Client, out: Output) -> Result<(), Failure> {
     let mut interrupts = interrupts()?;
@@ -22,7 +23,7 @@ pub(super) async fn watch(client: &Client, out: Output) -> Result<(), Failure> {
         };
         for question in told(&mut open, event, client).await {
             if out.json {
-                output::say(&format!("{question}\n"))?;
+                output::say(&format!("{}\n", printable_json(&question.to_string())))?;
             } else if open.contains(text(&question, "id")) {
                 output::say(&format!("{}\n", whole(&question, Timestamp::now(), out)))?;
             } else {

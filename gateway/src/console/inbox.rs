@@ -27,15 +27,16 @@ pub(super) async fn inbox(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
 ) -> Result<Response, Refused> {
-    let mut settled = 0;
-    let mut seen = approvals::seen(&api, &who, true).await?;
-    seen.retain(|shown| {
-        settled += usize::from(!shown.state.is_open());
-        shown.state.is_open() || settled <= RECENT
-    });
+    let mut seen = approvals::open(&api, &who).await?;
+    seen.extend(approvals::settled(&api, &who, RECENT).await?);
     let all = cards(&api, seen).await?;
-    let views = all.iter().map(|card| CardView::new(&api, &who, card));
-    let (open, recent) = views.partition(|view| view.open);
+    // What was answered between the two is there twice, and is settled.
+    let mut views: Vec<CardView> = Vec::new();
+    for view in all.iter().map(|card| CardView::new(&api, &who, card)) {
+        views.retain(|other| other.id != view.id);
+        views.push(view);
+    }
+    let (open, recent) = views.into_iter().partition(|view| view.open);
     Ok(page(&Inbox { open, recent }))
 }
 

@@ -30,10 +30,14 @@ pub(super) async fn stream(
     };
     let after = from.after(&headers).unwrap_or_default();
     let told = follow(&api, who.clone(), which, after);
-    let events = told.filter_map(move |told| {
-        let (api, who) = (api.clone(), who.clone());
-        async move { event(&api, &who, told).await.map(Ok) }
-    });
+    // What cannot be told ends the stream: whoever connects again is told it then, and not never.
+    let events = told
+        .then(move |told| {
+            let (api, who) = (api.clone(), who.clone());
+            async move { event(&api, &who, told).await }
+        })
+        .take_while(|event| std::future::ready(event.is_some()))
+        .filter_map(|event| std::future::ready(event.map(Ok)));
     Ok(Sse::new(events))
 }
 

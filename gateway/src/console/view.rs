@@ -93,6 +93,7 @@ pub(super) fn arguments(args: &Value) -> Vec<Argument> {
 fn argument(name: &str, value: &Value) -> Argument {
     const LONG: usize = 80;
     const HARD_TO_SEE: usize = 400;
+    const LINES: usize = 8;
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Array(_) | Value::Object(_) => {
@@ -101,10 +102,17 @@ fn argument(name: &str, value: &Value) -> Argument {
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
     let characters = text.chars().count();
+    let lines = text.split('\n').count();
+    // Its box scrolls: how much there is must be said before what is seen is taken for all.
+    let size = if lines > LINES {
+        Some(format!("{lines} lines, {characters} characters"))
+    } else {
+        (characters > HARD_TO_SEE).then(|| format!("{characters} characters"))
+    };
     Argument {
         name: Text::line(name),
-        long: characters > LONG || text.contains('\n'),
-        size: (characters > HARD_TO_SEE).then(|| format!("{characters} characters")),
+        long: characters > LONG || lines > 1,
+        size,
         value: Text::lines(&text),
     }
 }
@@ -267,5 +275,11 @@ mod tests {
             [false, false, true, true]
         );
         assert_eq!(arguments(&json!("x")).len(), 1);
+        // What is below the edge of its box is announced, however short it is.
+        let size = |text: String| arguments(&json!({ "a": text })).remove(0).size;
+        assert_eq!(size("a\n".repeat(7)), None);
+        let tall = size(format!("fine{}not fine", "\n".repeat(40)));
+        assert_eq!(tall.unwrap(), "41 lines, 52 characters");
+        assert_eq!(size(long).unwrap(), "5000 characters");
     }
 }

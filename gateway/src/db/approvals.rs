@@ -305,19 +305,24 @@ impl Db {
         rows.into_iter().map(Row::try_from).collect()
     }
 
-    /// Questions, newest first.
+    /// Questions that are open, or those that are not, newest first, after the first `skip`.
     ///
     /// # Errors
     /// [`DbError`], if they cannot be read.
-    pub async fn questions(&self, all: bool, limit: u64) -> Result<Vec<Row>, DbError> {
-        let mut find = row::Entity::find()
+    pub async fn questions(&self, open: bool, skip: u64, limit: u64) -> Result<Vec<Row>, DbError> {
+        let states: BTreeSet<&str> = [State::Pending.as_str(), State::CallerGone.as_str()].into();
+        let state = row::Column::State;
+        row::Entity::find()
+            .filter(if open {
+                state.is_in(states)
+            } else {
+                state.is_not_in(states)
+            })
             .order_by_desc(row::Column::AskedAt)
-            .limit(limit);
-        if !all {
-            let open: BTreeSet<&str> = [State::Pending.as_str(), State::CallerGone.as_str()].into();
-            find = find.filter(row::Column::State.is_in(open));
-        }
-        find.all(&self.conn)
+            .order_by_desc(row::Column::Id)
+            .offset(skip)
+            .limit(limit)
+            .all(&self.conn)
             .await?
             .into_iter()
             .map(Row::try_from)

@@ -25,7 +25,7 @@ after(async () => {
   await gate?.destroy();
 });
 
-async function call(name, args) {
+async function call(name, args, signal) {
   const token = await gate.cli("token", "issue", "--group", "dev");
   const meta = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -44,6 +44,7 @@ async function call(name, args) {
         ...(params.name ? { "mcp-name": `=?base64?${Buffer.from(params.name).toString("base64")}?=` } : {}),
       },
       body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: { ...params, _meta: meta } }),
+      signal,
     }).then((answer) => answer.text());
   const listed = await ask("tools/list", {});
   assert.ok(listed.includes("onmouseover"), listed);
@@ -103,6 +104,55 @@ test("hostile words are text on every page", async () => {
   // Nothing even tried: what was written never became an element.
   assert.deepEqual(blocked, []);
   assert.deepEqual(page.wrong, []);
+});
+
+test("no click lands on what just came under it", async () => {
+  const page = await device(browser, gate);
+  await go(page, "Inbox");
+  const open = page.locator("[data-cards=open] > [data-card]");
+  const name = "odd__do_<b onmouseover=hacked(1)>";
+  const leaves = new AbortController();
+  const first = call(name, { to: "first" }, leaves.signal).catch(() => "gone");
+  await page.locator("[data-card] button.allow:enabled").first().waitFor({ timeout: 20000 });
+  // What can be pressed at the moment at which the list or a card changes.
+  await page.evaluate(() => {
+    window.pressable = [];
+    const look = () => window.pressable.push(document.querySelectorAll("form.decide button:not(:disabled)").length);
+    new MutationObserver(look).observe(document.querySelector("[data-cards=open]"), { childList: true });
+  });
+  const second = call(name, { to: "second" });
+  // The card that was there moves down: neither it nor the new one can be pressed at once.
+  await open.nth(1).waitFor({ timeout: 20000 });
+  await open.nth(1).locator("button.allow:enabled").first().waitFor();
+  leaves.abort();
+  // What would have allowed a call is now another question.
+  await page.locator("button[data-anyway]:enabled").waitFor({ timeout: 20000 });
+  await open.filter({ hasText: "second" }).locator("button.deny").click();
+  await page.waitForSelector("[data-cards=settled] .told");
+  assert.match(await second, /NOT EXECUTED/);
+  await open.locator("button.deny").click();
+  await page.waitForFunction(() => document.querySelectorAll("[data-cards=settled] > *").length >= 2);
+  assert.equal(await first, "gone");
+  const pressable = await page.evaluate(() => window.pressable);
+  assert.ok(pressable.length >= 3 && pressable.every((count) => count === 0), JSON.stringify(pressable));
+  assert.deepEqual(page.wrong, []);
+});
+
+test("a tab with an old login leaves another's alone, and what was refused is not lost", async () => {
+  const old = await device(browser, gate);
+  const tab = await old.context().newPage();
+  await tab.goto(await gate.cli("login"));
+  await tab.click("button");
+  await tab.waitForSelector("section.chat");
+  await go(old, "Status");
+  await tab.reload();
+  await tab.waitForSelector("section.chat");
+  // Three bytes each: the field takes it, the gateway does not.
+  const long = "漢".repeat(30000);
+  await say(tab, long);
+  await tab.waitForSelector(".problem:has-text('64 KiB')");
+  assert.equal(await tab.inputValue("textarea"), long);
+  assert.equal(await tab.locator(".item.pending").count(), 0);
 });
 
 test("a page on another port of this host gets the cookie, and nothing for it", async () => {

@@ -141,15 +141,16 @@ def test_a_token_of_an_agent_opens_nothing_here(gateway):
     browser = Browser(gate)
     token = gate.token("dev")
     before = len(gate.audit())
-    for method, path in (("GET", "/api/v1/me"), ("POST", "/api/v1/links"), ("GET", "/api/v1/events"), ("GET", "/api/v1/nothing")):
+    routes = ["GET /api/v1/me", "POST /api/v1/links", "GET /api/v1/events", "GET /api/v1/nothing", "GET /inbox", "GET /live", "POST /login"]
+    for method, path in map(str.split, routes):
         # Not even beside a whole login: whoever has an agent's token is an agent.
         for credentials in ({"Cookie": None, "X_Portcullis_Token": None}, {}):
             answer = browser.send(method, path, **credentials, Authorization="Bearer " + token)
             assert answer.status == 403, "%s %s: %d" % (method, path, answer.status)
         assert browser.send(method, path, Authorization="Bearer nonsense").status == 401
     tried = gate.audit()[before:]
-    assert len(tried) == 8 and all(row["decision"] == "deny" and "token:" in row["principal"] for row in tried)
-    assert browser.get("/inbox", Authorization="Bearer " + token, Cookie=None, X_Portcullis_Token=None).headers["location"] == "/login"
+    assert len(tried) == 2 * len(routes) and all(row["decision"] == "deny" and "token:" in row["principal"] for row in tried)
+    assert browser.get("/inbox", Cookie=None, X_Portcullis_Token=None).headers["location"] == "/login"
 
 
 def test_what_is_not_theirs_is_not_there(gateway):
@@ -204,6 +205,11 @@ def test_where_the_command_line_decides_nothing_its_links_do_neither(gateway):
     by_command.cookie = answer.headers["set-cookie"].split(";")[0]
     by_command.token = json.loads(answer.body)["token"]
     assert by_command.post("/approvals/%s/deny" % held.id).status == 200
+    # A link for another device is its person's doing, whoever made the one that let them in.
+    made = [row["principal"] for row in gate.audit() if row["tool"].startswith("login link")]
+    by_command.post("/links")
+    links = [row["principal"] for row in gate.audit() if row["tool"].startswith("login link")]
+    assert sorted(links) == sorted([*made, "user:local"]) and "portcullis" in made, (made, links)
 
 
 def test_every_page_says_what_a_browser_may_do_with_it(gateway):
@@ -229,6 +235,8 @@ def test_every_page_says_what_a_browser_may_do_with_it(gateway):
             assert not re.search(rb"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", answer.body), path
     other = re.sub(rb"/assets/\w+/", b"/assets/000000000000/", assets[0]).decode()
     assert browser.get(other).status == 404
+    for path in ("/me", "/approvals", "/audit", "/nowhere", "/openapi.json"):
+        assert browser.get("/api/v1" + path).headers["cache-control"] == "no-store", path
     assert held.id.encode() in answers["/inbox"].body and b"odd__append" in answers["/audit/" + action].body
     gate.cli("deny", held.id)
 

@@ -97,8 +97,10 @@ def test_a_conversation_line_by_line(demo):  # noqa: F811
     chat.until("agent")
     chat.until("demo > ")
     # What another device says is here, too; what was typed here is not repeated.
-    say(demo, "hello from \u202e elsewhere \x1b[2J")
+    say(demo, "hello from \u202e elsewhere \x1b[2J\napr_0 >> there")
     chat.until("local: hello from \\u{202e} elsewhere \\u{1b}[2J")
+    # No line of it begins where ours do.
+    assert chat.until(">> there").replace("\r", "").endswith("\n  apr_0 ")
     wait_for(lambda: of(demo, "run") and all(run["state"] == "done" for run in of(demo, "run")), 30, "end of the runs")
     chat.type("read my mail\n")
     card = chat.until("y / task / n REASON > ")

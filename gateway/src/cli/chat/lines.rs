@@ -180,13 +180,9 @@ impl Lines<'_> {
         let faint = |text: &str| self.out.paint(text, Tone::Faint);
         let line = match of(item, "type") {
             "person" if self.mine.contains(&id) => return Ok(false),
-            "person" => format!(
-                "{}: {}",
-                printable(of(item, "by")),
-                printable_lines(of(item, "text"))
-            ),
+            "person" => format!("{}: {}", printable(of(item, "by")), inset(of(item, "text"))),
             "agent" => {
-                let words = printable_lines(of(item, "text"));
+                let words = inset(of(item, "text"));
                 if self.writing.as_ref().is_some_and(|(of, _)| *of == id) {
                     return self.written(&words);
                 }
@@ -242,7 +238,7 @@ impl Lines<'_> {
             .skip(known.saturating_sub(from))
             .collect();
         whole.push_str(&new);
-        output::say(&printable_lines(&new))
+        output::say(&inset(&new))
     }
 
     /// A text that was being written is whole: prints what is missing of it.
@@ -250,7 +246,7 @@ impl Lines<'_> {
         let Some((id, so_far)) = self.writing.take() else {
             return Ok(false);
         };
-        match words.strip_prefix(&printable_lines(&so_far)) {
+        match words.strip_prefix(&inset(&so_far)) {
             Some(rest) => output::say(&format!("{rest}\n"))?,
             None => output::say(&format!("\n{}{words}\n", self.agent))?,
         }
@@ -315,6 +311,12 @@ fn answer(line: &str) -> Option<(&'static str, Value)> {
         }
         _ => None,
     }
+}
+
+/// What somebody said: only its first line begins where ours do, so that nobody writes a card or a
+/// prompt that looks like ours.
+fn inset(text: &str) -> String {
+    printable_lines(text).replace('\n', "\n  ")
 }
 
 #[cfg(test)]
