@@ -53,7 +53,6 @@ async fn measure(time: Duration, binary: &Path) -> Result<String> {
     let server = serve().await?;
     let place = Place::new(binary, scratch.path(), &server)?;
     let (up, started) = place.start()?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let idle = memory(up.child.id())?;
 
     let token = place.cli(&["token", "issue", "--group", "bench"])?;

@@ -104,9 +104,19 @@ pub enum Receipt {
 /// How long an approved action waits when it could not be stored that it begins.
 const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
-/// The parts that the way leads through.
+/// The one way, and what is on it right now.
 #[derive(Debug)]
 pub struct Broker {
+    parts: Parts,
+    /// What was begun and must be waited for.
+    pub tasks: TaskTracker,
+    flights: Flights,
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// The parts that the way leads through.
+#[derive(Debug)]
+pub struct Parts {
     /// Names, grants, traits and rules.
     pub config: Arc<Config>,
     /// What servers offer.
@@ -129,73 +139,23 @@ pub struct Broker {
     pub hosted: Arc<Hosted>,
     /// Secrets that the gateway itself holds, to be found in arguments.
     pub known_secrets: Vec<String>,
-    /// What was begun and must be waited for.
-    pub tasks: TaskTracker,
     /// The gateway is stopping.
     pub stopping: CancellationToken,
-    flights: Flights,
-    asking: tokio::sync::Mutex<()>,
 }
 
-/// The parts of a [`Broker`] that its maker brings.
-#[derive(Debug)]
-pub struct Parts {
-    /// See [`Broker::config`].
-    pub config: Arc<Config>,
-    /// See [`Broker::catalog`].
-    pub catalog: Arc<Catalog>,
-    /// See [`Broker::upstreams`].
-    pub upstreams: Arc<Upstreams>,
-    /// See [`Broker::models`].
-    pub models: Arc<Models>,
-    /// See [`Broker::approvals`].
-    pub approvals: Approvals,
-    /// See [`Broker::audit`].
-    pub audit: Audit,
-    /// See [`Broker::conversations`].
-    pub conversations: Conversations,
-    /// See [`Broker::identity`].
-    pub identity: Arc<Identity>,
-    /// See [`Broker::keys`].
-    pub keys: Arc<Keys>,
-    /// See [`Broker::hosted`].
-    pub hosted: Arc<Hosted>,
-    /// See [`Broker::known_secrets`].
-    pub known_secrets: Vec<String>,
-    /// See [`Broker::stopping`].
-    pub stopping: CancellationToken,
+impl std::ops::Deref for Broker {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl Broker {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts {
-            config,
-            catalog,
-            upstreams,
-            models,
-            approvals,
-            audit,
-            conversations,
-            identity,
-            keys,
-            hosted,
-            known_secrets,
-            stopping,
-        } = parts;
         Arc::new(Self {
-            config,
-            catalog,
-            upstreams,
-            models,
-            approvals,
-            audit,
-            conversations,
-            identity,
-            keys,
-            hosted,
-            known_secrets,
-            stopping,
+            parts,
             tasks: TaskTracker::new(),
             flights: Flights::default(),
             asking: tokio::sync::Mutex::default(),

@@ -352,17 +352,7 @@ impl Db {
                    ORDER BY seq DESC LIMIT ?3";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let values = [before.into(), text.unwrap_or_default().into(), limit.into()];
-        let rows = self
-            .conn
-            .query_all_raw(Statement::from_sql_and_values(
-                self.conn.get_database_backend(),
-                sql,
-                values,
-            ))
-            .await?;
-        rows.into_iter()
-            .map(|row| Ok(row.try_get::<String>("", "id")?))
-            .collect()
+        self.ids(sql, values).await
     }
 
     /// All entries of the actions in whose entries a text occurs, oldest first.
@@ -371,12 +361,8 @@ impl Db {
     /// [`DbError`], if they cannot be read.
     pub async fn entries_with(&self, text: &str) -> Result<Vec<Entry>, DbError> {
         let sql = "SELECT DISTINCT id FROM audit WHERE instr(body, ?1) > 0";
-        let backend = self.conn.get_database_backend();
-        let ids = Statement::from_sql_and_values(backend, sql, [text.into()]);
-        let ids = self.conn.query_all_raw(ids).await?;
-        let ids: Result<Vec<String>, _> = ids.iter().map(|row| row.try_get("", "id")).collect();
         let mut entries = Vec::new();
-        for ids in ids?.chunks(MOST_IDS) {
+        for ids in self.ids(sql, [text.into()]).await?.chunks(MOST_IDS) {
             entries.extend(self.entries_of(ids.to_vec()).await?);
         }
         Ok(entries)
@@ -391,16 +377,20 @@ impl Db {
                    GROUP BY id ORDER BY first DESC LIMIT ?2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let values = [text.unwrap_or_default().into(), limit.into()];
-        let rows = self
-            .conn
-            .query_all_raw(Statement::from_sql_and_values(
-                self.conn.get_database_backend(),
-                sql,
-                values,
-            ))
-            .await?;
+        self.ids(sql, values).await
+    }
+
+    /// The column `id` of what a query finds.
+    async fn ids(
+        &self,
+        sql: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<String>, DbError> {
+        let backend = self.conn.get_database_backend();
+        let query = Statement::from_sql_and_values(backend, sql, values);
+        let rows = self.conn.query_all_raw(query).await?;
         rows.into_iter()
-            .map(|row| Ok(row.try_get::<String>("", "id")?))
+            .map(|row| Ok(row.try_get("", "id")?))
             .collect()
     }
 }
