@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use policy::destination::words::Mark;
 use policy::ids::ConversationId;
 use policy::label::{Label, Provenance};
 use policy::record::{Entry, Event, Walk};
@@ -43,6 +44,8 @@ pub struct Write {
     pub opens: Opens,
     /// The labels that a conversation takes on with it.
     pub labels: Vec<(ConversationId, Label, Provenance)>,
+    /// What the action puts into its server.
+    pub put: Option<(String, Vec<Mark>)>,
 }
 
 impl Write {
@@ -53,6 +56,7 @@ impl Write {
             event,
             opens: Opens::No,
             labels: Vec::new(),
+            put: None,
         }
     }
 
@@ -79,6 +83,7 @@ struct Line {
     body: String,
     opens: Opens,
     labels: Vec<(ConversationId, Label, Provenance)>,
+    put: Option<(String, Vec<Mark>)>,
 }
 
 impl TryFrom<Write> for Line {
@@ -91,6 +96,7 @@ impl TryFrom<Write> for Line {
             at: Timestamp::now(),
             opens: write.opens,
             labels: write.labels,
+            put: write.put,
         })
     }
 }
@@ -287,6 +293,7 @@ impl Writer {
                 entry,
                 opens: line.opens,
                 labels: line.labels,
+                put: line.put,
             });
         }
         let mac = self.keys.mac(&end_text(&next));

@@ -1,5 +1,6 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod choices;
 mod flights;
 mod inside;
 mod model;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::approvals::{self, Answer, Approvals, AskError, DecideError, Held};
 use crate::audit::{Audit, NoRecord, Opens, Write};
 use crate::catalog::{Catalog, Listing};
+use crate::choices::Choices;
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, RUN_LONGEST, lock};
 use crate::db::approvals::Decided;
@@ -131,6 +133,8 @@ pub struct Parts {
     pub audit: Audit,
     /// Labels and runs.
     pub conversations: Conversations,
+    /// What people wrote, and what was put into servers.
+    pub choices: Choices,
     /// Tokens.
     pub identity: Arc<Identity>,
     /// The instance's keys.
@@ -328,6 +332,7 @@ impl Broker {
         conversation: &Conversation,
     ) -> Facts {
         Facts {
+            destinations: self.destinations(&action, traits, conversation),
             traits,
             labels: conversation.labels.clone(),
             contains_secrets: self
@@ -354,6 +359,11 @@ impl Broker {
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
             let tool = self.shown_tool(permit.action());
+            // Before its own labels: what it puts in, it has from what was read before it.
+            write.put = Some((
+                permit.action().server.clone(),
+                self.put_into(permit.action(), &conversation),
+            ));
             write.labels = take_labels(&mut conversation, permit.action(), tool, why);
         }
         (verdict, write)
@@ -377,6 +387,9 @@ impl Broker {
         let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&whole)));
         // A resource's name is its URI, which can hold a credential like any argument.
         facts.action.name = secret::mask_text(&facts.action.name, &known);
+        for one in &mut facts.destinations {
+            one.value = secret::mask_text(&one.value, &known);
+        }
         for grant in &mut facts.grants {
             grant.tool = secret::mask_text(&grant.tool, &known);
         }
@@ -630,6 +643,7 @@ impl Broker {
             Ok(Reply::Result(raw)) => {
                 let failed = action.method == Method::Call && is_error(raw.get());
                 let outcome = if failed { Outcome::Error } else { Outcome::Ok };
+                self.learn(action, raw.get()).await;
                 (Answer::Result(raw.get().to_owned()), outcome, None)
             }
             Ok(Reply::Error(error)) => {
@@ -845,10 +859,17 @@ impl Broker {
         let facts = self.facts(action, traits, credentials, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
+        let put = self.put_into(permit.action(), &conversation);
+        let put = Some((permit.action().server.clone(), put));
         let labels = take_labels(&mut conversation, permit.action(), tool, &why);
         let write =
             Write::new(held.action.id.as_str(), Event::Released { why }).opens(Opens::Begins);
-        Ok((permit, Write { labels, ..write }))
+        let write = Write {
+            labels,
+            put,
+            ..write
+        };
+        Ok((permit, write))
     }
 
     /// The transport took all of an answer.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use policy::decision::Grant;
+use policy::destination::Known;
 use policy::ids::{ConversationId, RunId};
 use policy::label::Labels;
 
@@ -23,6 +24,8 @@ pub struct Conversation {
     pub labels: Labels,
     /// What people allowed for the present run.
     pub grants: Vec<Grant>,
+    /// What its people wrote, and what trusted sources told it.
+    pub known: Known,
     run: Option<Run>,
 }
 
@@ -92,22 +95,24 @@ pub struct Conversations {
 }
 
 impl Conversations {
-    /// With the labels that were read back from the log.
-    pub fn with_labels(labels: BTreeMap<ConversationId, Labels>) -> Self {
-        let all = labels
-            .into_iter()
-            .map(|(id, labels)| {
-                (
-                    id,
-                    Arc::new(Mutex::new(Conversation {
-                        labels,
-                        ..Conversation::default()
-                    })),
-                )
-            })
-            .collect();
+    /// With the labels that were read back from the log, and with what is known.
+    pub fn new(
+        labels: BTreeMap<ConversationId, Labels>,
+        known: BTreeMap<ConversationId, Known>,
+    ) -> Self {
+        let mut all: HashMap<ConversationId, Conversation> = HashMap::new();
+        for (id, labels) in labels {
+            all.entry(id).or_default().labels = labels;
+        }
+        for (id, known) in known {
+            all.entry(id).or_default().known = known;
+        }
+        let all = all.into_iter();
         Self {
-            all: Mutex::new(all),
+            all: Mutex::new(
+                all.map(|(id, one)| (id, Arc::new(Mutex::new(one))))
+                    .collect(),
+            ),
         }
     }
 

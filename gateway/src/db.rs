@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod catalog;
 pub mod chain;
+pub mod known;
 mod migrations;
 pub mod sessions;
 pub mod tokens;

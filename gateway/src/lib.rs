@@ -8,6 +8,7 @@ pub mod approvals;
 pub mod audit;
 pub mod broker;
 pub mod catalog;
+pub mod choices;
 pub mod cli;
 pub mod config;
 pub mod console;

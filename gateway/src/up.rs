@@ -33,6 +33,7 @@ use crate::approvals::{Approvals, Held};
 use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
+use crate::choices::Choices;
 use crate::config::{self, Bundled, Config, Paths};
 use crate::console::sessions::Sessions;
 use crate::conversations::Conversations;
@@ -278,6 +279,7 @@ async fn open(
         vec![hosted.clone(), changes.clone()],
     )
     .await?;
+    let (choices, known) = Choices::open(db.clone()).await?;
     let models = Models::new(&config, db.clone()).map_err(UpError::Models)?;
     let broker = Broker::new(Parts {
         catalog,
@@ -285,7 +287,8 @@ async fn open(
         models: Arc::new(models),
         approvals,
         audit,
-        conversations: Conversations::with_labels(db.labels().await?),
+        conversations: Conversations::new(db.labels().await?, known),
+        choices,
         identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
         keys,
         hosted,

@@ -31,6 +31,15 @@ pub trait Host: Send + Sync + 'static {
     /// Starts the agent of a run, with a new token; the tokens of the run before it die, and the
     /// old process of the same run is gone before. Bounded in time by the gateway.
     fn launch(&self, run: &RunKey) -> BoxFuture<'_, Result<Box<dyn Launched>, LaunchError>>;
+    /// A member of a group wrote this, in a message with this number. Said before an agent can know of
+    /// it; after a crash perhaps twice.
+    fn heard<'a>(
+        &'a self,
+        conversation: &'a ConversationId,
+        by: &'a str,
+        message: i64,
+        text: &'a str,
+    ) -> BoxFuture<'a, ()>;
     /// The run is over: its tokens die, its open questions are withdrawn. Said at least once for
     /// each run that was launched, after a crash perhaps twice.
     fn over(&self, run: &RunKey) -> BoxFuture<'_, ()>;

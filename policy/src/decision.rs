@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Digest, Kind};
+use crate::destination::{self, Destination};
 use crate::ids::RunId;
 use crate::label::{Label, Labels};
 use crate::rule::{Effect, Gate, Rule};
@@ -37,6 +38,9 @@ pub struct Facts {
     pub changed: bool,
     /// Where the arguments hold a credential (JSON pointers).
     pub credentials: Vec<String>,
+    /// Whom or what it reaches, and who named that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
     /// What people have allowed for a while.
     pub grants: Vec<Grant>,
     /// The time of the decision.
@@ -190,6 +194,10 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
     if action.kind == Kind::Model && !facts.credentials.is_empty() {
         reasons.push("the request to the model holds a credential".to_owned());
     }
+    let sink = facts.traits.public_sink.holds() && facts.labels.has(Label::Untrusted);
+    if sink && destination::all_chosen(&facts.destinations) {
+        reasons.push(destination::chosen(&facts.destinations));
+    }
     let forbidden = forbidden(action, facts.traits);
     reasons.extend(
         forbidden
@@ -248,7 +256,8 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
 fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
     let Facts { traits, labels, .. } = facts;
     let reads = traits.read_only || facts.action.method.reads_only();
-    let untrusted = labels.has(Label::Untrusted);
+    // What strangers wrote matters less where they did not choose whom it reaches.
+    let untrusted = labels.has(Label::Untrusted) && !destination::all_chosen(&facts.destinations);
     let secret = labels.has(Label::Secret);
     let mut closed = Vec::new();
     if traits.dangerous_writes.holds() && !reads {
@@ -258,17 +267,18 @@ fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
         ));
     }
     if traits.public_sink.holds() {
+        let stray = destination::unchosen(&facts.destinations);
+        let stray = stray.map_or_else(String::new, |stray| format!("; {stray}"));
         if untrusted && secret {
             closed.push((
                 Gate::PublicSink,
-                "it can reach strangers, and this conversation has read both secrets and what strangers wrote".to_owned(),
+                format!("it can reach strangers, and this conversation has read both secrets and what strangers wrote{stray}"),
             ));
         } else if untrusted && !reads {
             // *Review* of the matrix: no reviewer is configured, so a person looks.
             closed.push((
                 Gate::PublicSink,
-                "it can reach strangers, and this conversation has read what strangers wrote"
-                    .to_owned(),
+                format!("it can reach strangers, and this conversation has read what strangers wrote{stray}"),
             ));
         }
     }

@@ -6,12 +6,13 @@
 //! randomness, no async. Time and ids are arguments, so any decision can be made again from its
 //! record.
 //!
-//! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`rule`], [`decision`],
-//! [`approval`], [`secret`], [`record`].
+//! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`rule`],
+//! [`decision`], [`approval`], [`secret`], [`record`].
 
 pub mod action;
 pub mod approval;
 pub mod decision;
+pub mod destination;
 pub mod ids;
 pub mod label;
 pub mod record;

@@ -307,6 +307,7 @@ mod tests {
             entry,
             opens: Opens::No,
             labels: Vec::new(),
+            put: None,
         };
         db.chain_forge(&forged, &end).await.unwrap();
         let bad = verify(data.path()).await.unwrap_err();

@@ -318,6 +318,7 @@ fn facts(
             .is_some_and(|group| group.contains_secrets),
         changed: false,
         credentials: policy::secret::find(args, &[]),
+        destinations: Vec::new(),
         grants: Vec::new(),
         now,
         action: Action {

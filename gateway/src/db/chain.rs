@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use policy::destination::words::Mark;
 use policy::ids::{ActionId, ConversationId};
 use policy::label::{Label, Labels, Provenance};
 use policy::record::{Entry, Walk};
@@ -124,6 +125,8 @@ pub struct Link {
     pub opens: Opens,
     /// The labels that a conversation takes on.
     pub labels: Vec<(ConversationId, Label, Provenance)>,
+    /// What the action puts into its server.
+    pub put: Option<(String, Vec<Mark>)>,
 }
 
 /// Where the chain ends, as stored.
@@ -221,6 +224,9 @@ impl Db {
                 Opens::Ends => {
                     running::Entity::delete_by_id(id).exec(&tx).await?;
                 }
+            }
+            if let Some((server, marks)) = &link.put {
+                super::known::add_soil(&tx, server, marks).await?;
             }
             for (conversation, label, from) in &link.labels {
                 let row = labels::ActiveModel {

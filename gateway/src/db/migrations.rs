@@ -7,8 +7,12 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let mut steps: Vec<Box<dyn MigrationTrait>> =
-            vec![Box::new(First), Box::new(Usage), Box::new(Sessions)];
+        let mut steps: Vec<Box<dyn MigrationTrait>> = vec![
+            Box::new(First),
+            Box::new(Usage),
+            Box::new(Sessions),
+            Box::new(Known),
+        ];
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps
@@ -96,6 +100,33 @@ impl MigrationTrait for Sessions {
             "CREATE TABLE sessions (id TEXT PRIMARY KEY NOT NULL, cookie TEXT NOT NULL, token TEXT NOT NULL, \
              person TEXT NOT NULL, origin TEXT NOT NULL, created_at BIGINT NOT NULL, seen_at BIGINT NOT NULL, \
              expires_at BIGINT NOT NULL, ended_at BIGINT)",
+        ];
+        for table in TABLES {
+            manager.get_connection().execute_unprepared(table).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Known;
+
+impl MigrationName for Known {
+    fn name(&self) -> &'static str {
+        "m0006_known"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Known {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const TABLES: [&str; 4] = [
+            // What people wrote and trusted sources told, by conversation: digests of words and addresses.
+            "CREATE TABLE known (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, conversation TEXT NOT NULL, \
+             person BOOLEAN NOT NULL, origin TEXT NOT NULL, marks BLOB NOT NULL, addresses BLOB NOT NULL)",
+            "CREATE UNIQUE INDEX known_once ON known (conversation, origin)",
+            "CREATE INDEX known_by_conversation ON known (conversation, person, id)",
+            // What conversations that had read what strangers wrote put into servers.
+            "CREATE TABLE soil (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, server TEXT NOT NULL, marks BLOB NOT NULL)",
         ];
         for table in TABLES {
             manager.get_connection().execute_unprepared(table).await?;

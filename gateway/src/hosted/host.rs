@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use groups::{Ended, LaunchError, Launched, RunKey};
-use policy::ids::GroupName;
+use policy::ids::{ConversationId, GroupName};
 use runtimes::runtime::{Launch, Running, Runtime};
 use secrecy::SecretString;
 
@@ -86,6 +86,20 @@ impl groups::Host for Host {
         Box::pin(async move {
             let running = self.start(&key).await?;
             Ok(Box::new(Process(running)) as Box<dyn Launched>)
+        })
+    }
+
+    fn heard<'a>(
+        &'a self,
+        conversation: &'a ConversationId,
+        by: &'a str,
+        message: i64,
+        text: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Some(broker) = self.broker.upgrade() {
+                broker.heard(conversation, by, message, text).await;
+            }
         })
     }
 

@@ -5,7 +5,7 @@ use policy::ids::GroupName;
 
 use super::{Groups, said};
 use crate::bounds::{QUEUED, SAID_BYTES};
-use crate::db::{DbError, Placed};
+use crate::db::{DbError, Placed, conversation_of};
 
 /// How many messages are read at a time.
 const BATCH: u64 = 50;
@@ -70,6 +70,12 @@ impl Groups {
         } else {
             None
         };
+        if refusal.is_none() {
+            let by = &message.said.by;
+            self.host
+                .heard(&conversation_of(group), by, message.seq, text)
+                .await;
+        }
         let _one = room.order.lock().await;
         let placed = self.db.place(cursor, message, group, refusal, QUEUED);
         match placed.await? {

@@ -12,7 +12,7 @@ use channels::web::{Body, Item, RunState, Web};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use groups::{Ended, EventError, Groups, Host, LaunchError, Launched, RunKey, Settings};
-use policy::ids::{GroupName, RunId};
+use policy::ids::{ConversationId, GroupName, RunId};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -87,6 +87,15 @@ impl Launched for Leash {
 }
 
 impl Host for Hands {
+    fn heard<'a>(
+        &'a self,
+        _: &'a ConversationId,
+        _: &'a str,
+        _: i64,
+        _: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        async {}.boxed()
+    }
     fn launch(&self, run: &RunKey) -> BoxFuture<'_, Result<Box<dyn Launched>, LaunchError>> {
         if *self.refuses.lock().unwrap() {
             return async { Err(LaunchError("no such program".to_owned())) }.boxed();

@@ -56,6 +56,7 @@ fn facts(traits: Traits, labels: Labels) -> Facts {
         contains_secrets: false,
         changed: false,
         credentials: Vec::new(),
+        destinations: Vec::new(),
         grants: Vec::new(),
         now: at(100),
     }

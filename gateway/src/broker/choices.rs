@@ -1,0 +1,108 @@
+//! Who named the destinations of an action: gathered for the decision, learned from what people write
+//! and from what trusted sources answer.
+
+use policy::action::{Action, Kind, Method};
+use policy::destination::words::Mark;
+use policy::destination::{self, Destination, Source};
+use policy::ids::{ConversationId, ServerName};
+use policy::label::Label;
+use policy::traits::{Level, Traits};
+
+use super::Broker;
+use crate::config::Server;
+use crate::conversations::{Conversation, lock};
+
+impl Broker {
+    fn server_of(&self, action: &Action) -> Option<&Server> {
+        let name = ServerName::try_from(action.server.clone()).ok()?;
+        self.config.servers.get(&name)
+    }
+
+    /// The destinations of an action, where that can matter for the decision.
+    pub(super) fn destinations(
+        &self,
+        action: &Action,
+        traits: Traits,
+        conversation: &Conversation,
+    ) -> Vec<Destination> {
+        if action.kind != Kind::Mcp || action.method != Method::Call {
+            return Vec::new();
+        }
+        let server = self.server_of(action);
+        let tool = server.and_then(|server| server.tools.get(&action.name));
+        let declared = tool.map_or(&[][..], |tool| &tool.destinations);
+        let matters = traits.public_sink.holds()
+            && (!declared.is_empty() || conversation.labels.has(Label::Untrusted));
+        if !matters {
+            return Vec::new();
+        }
+        destination::of_call(&action.args, declared, &conversation.known)
+    }
+
+    /// Whether the answer to an action comes from a source that the configuration says, in so many
+    /// words, delivers nothing that strangers wrote.
+    fn is_trusted_source(&self, action: &Action) -> bool {
+        let Some(server) = self.server_of(action).filter(|_| action.kind == Kind::Mcp) else {
+            return false;
+        };
+        let tool = server
+            .tools
+            .get(&action.name)
+            .filter(|_| action.method == Method::Call)
+            .and_then(|tool| tool.traits.public_source);
+        tool.or(server.trust.public_source) == Some(Level::No)
+    }
+
+    /// What a permitted action puts into its server: to be stored with its record. Only an `untrusted`
+    /// conversation puts in what strangers chose, and only a server that is trusted can hand it back as
+    /// chosen.
+    pub(super) fn put_into(&self, action: &Action, conversation: &Conversation) -> Vec<Mark> {
+        let told = action.kind == Kind::Mcp
+            && conversation.labels.has(Label::Untrusted)
+            && self.server_of(action).is_some_and(trusted_somewhere);
+        if told {
+            self.choices
+                .put(&action.server, &action.args, &conversation.known)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Learns from the answer of a trusted source. It is stored when this returns, so before the
+    /// answer is handed over.
+    pub(super) async fn learn(&self, action: &Action, raw: &str) {
+        if !self.is_trusted_source(action) {
+            return;
+        }
+        let soil = self.choices.soil(&action.server);
+        let source = Source::of_answer(action.id.clone(), self.shown_tool(action), raw, &soil);
+        self.know(&action.conversation, source).await;
+    }
+
+    /// A person of a group wrote this to its conversation.
+    pub async fn heard(&self, conversation: &ConversationId, by: &str, message: i64, text: &str) {
+        let source = Source::of_person(by, message, text);
+        self.know(conversation, source).await;
+    }
+
+    async fn know(&self, id: &ConversationId, source: Source) {
+        let conversation = self.conversations.get(id);
+        let kept = {
+            let mut conversation = lock(&conversation);
+            if !conversation.known.learn(source.clone()) {
+                return;
+            }
+            conversation.known.kept(&source.origin)
+        };
+        self.choices.store(id, &source, kept).await;
+    }
+}
+
+/// Whether any answer of a server is trusted.
+fn trusted_somewhere(server: &Server) -> bool {
+    let tools = server.tools.values();
+    server.trust.public_source == Some(Level::No)
+        || tools
+            .into_iter()
+            .any(|tool| tool.traits.public_source == Some(Level::No))
+}
