@@ -247,7 +247,10 @@ impl From<DecideError> for Refused {
     fn from(error: DecideError) -> Self {
         let status = match &error {
             DecideError::Unknown(_) => StatusCode::NOT_FOUND,
-            DecideError::Settled { .. } | DecideError::Unmoved(_) => StatusCode::CONFLICT,
+            DecideError::OnceOnly(..) => StatusCode::BAD_REQUEST,
+            DecideError::Settled { .. } | DecideError::Twice(_) | DecideError::Unmoved(_) => {
+                StatusCode::CONFLICT
+            }
             DecideError::Db(_) | DecideError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

@@ -19,15 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use policy::ids::{QuestionId, RunId};
+use policy::rule::Gate;
 
 use crate::audit::Audit;
 use crate::db::Db;
 use crate::keys::Keys;
 
 pub use ask::AskError;
-pub use decide::DecideError;
+pub use decide::{Assent, DecideError};
 pub use held::{Answer, Held, Watcher, same};
-pub use shown::Shown;
+pub use shown::{Agreed, Shown};
+
+/// The gates that a person's *for this task* or *always* lifts. The others are asked about each time.
+pub const GRANTED: [Gate; 2] = [Gate::PublicSink, Gate::DangerousWrites];
 
 /// All questions that are open or whose answer was not handed over.
 #[derive(Debug)]

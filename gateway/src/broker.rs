@@ -1,5 +1,6 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod answers;
 mod choices;
 mod flights;
 mod inside;
@@ -12,12 +13,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use policy::action::{Action, Digest, Kind, Method};
-use policy::approval::{self, Scope};
-use policy::decision::{self, Facts, Grant, Permit, Question, Refusal, Verdict, Why};
+use policy::decision::{self, Facts, Permit, Question, Refusal, Verdict, Why};
 use policy::ids::{ActionId, QuestionId, ServerName};
 use policy::label::{Label, Provenance};
 use policy::record::{Event, Outcome};
-use policy::rule::Gate;
 use policy::traits::{Declared, Hints, Traits};
 use policy::{secret, traits};
 use serde_json::{Map, Value, json};
@@ -30,8 +29,7 @@ use crate::audit::{Audit, NoRecord, Opens, Write};
 use crate::catalog::{Catalog, Listing};
 use crate::choices::Choices;
 use crate::config::Config;
-use crate::conversations::{Conversation, Conversations, RUN_LONGEST, lock};
-use crate::db::approvals::Decided;
+use crate::conversations::{Conversation, Conversations, lock};
 use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
@@ -683,89 +681,6 @@ impl Broker {
             .map_or(DEFAULT, |server| server.call_timeout)
     }
 
-    /// A person says yes. Returns when that is stored; the action then runs by itself.
-    ///
-    /// # Errors
-    /// [`DecideError`].
-    pub async fn approve(
-        self: &Arc<Self>,
-        id: &str,
-        by: String,
-        scope: Scope,
-        anyway: bool,
-    ) -> Result<(), DecideError> {
-        let decided = Decided {
-            by: Some(by),
-            reason: None,
-            scope: Some(scope),
-            at: Timestamp::now(),
-        };
-        let held = self
-            .approvals
-            .decide(id, approval::Event::Approve { anyway }, decided)
-            .await?;
-        if scope == Scope::Run {
-            self.grant(&held);
-        }
-        self.run_approved(held);
-        Ok(())
-    }
-
-    /// A person says no. Returns when that is stored.
-    ///
-    /// # Errors
-    /// [`DecideError`].
-    pub async fn deny(
-        &self,
-        id: &str,
-        by: String,
-        reason: Option<String>,
-    ) -> Result<(), DecideError> {
-        let decided = Decided {
-            by: Some(by),
-            reason,
-            scope: None,
-            at: Timestamp::now(),
-        };
-        self.approvals
-            .decide(id, approval::Event::Deny, decided)
-            .await
-            .map(drop)
-    }
-
-    /// *For this task*: the gates that were shown are lifted for this tool until the run ends. A
-    /// credential and a changed tool are asked about each time.
-    fn grant(&self, held: &Held) {
-        let action = &held.action;
-        let hosted = hosted::is_hosted(action);
-        if hosted && !self.goes_on(action) {
-            return;
-        }
-        let lifts = held.approved.gates.iter().copied();
-        let grant = Grant {
-            question: held.id.to_string(),
-            run: action.run.clone(),
-            tool: action.tool(),
-            definition: action.definition.clone(),
-            identity: action.identity.clone(),
-            lifts: lifts
-                .filter(|gate| matches!(gate, Gate::PublicSink | Gate::DangerousWrites))
-                .collect(),
-            // A hosted run says itself when it is over.
-            until: Timestamp::now()
-                .checked_add(RUN_LONGEST)
-                .ok()
-                .filter(|_| !hosted)
-                .unwrap_or(Timestamp::MAX),
-        };
-        let conversation = self.conversations.get(&action.conversation);
-        let mut conversation = lock(&conversation);
-        if hosted {
-            conversation.hosted(&action.run, Timestamp::now());
-        }
-        conversation.grant(grant);
-    }
-
     /// Begins an approved action, once; it runs whether or not somebody waits for it.
     pub fn run_approved(self: &Arc<Self>, held: Arc<Held>) {
         let broker = self.clone();
@@ -930,7 +845,8 @@ impl Broker {
 fn item(record: &Write) -> Option<Item> {
     match &record.event {
         Event::Decided { facts, .. } => Item::of(&facts.action),
-        Event::Answered { .. }
+        Event::Agreed { .. }
+        | Event::Answered { .. }
         | Event::Labelled { .. }
         | Event::Released { .. }
         | Event::Closed { .. }

@@ -292,6 +292,7 @@ fn sections(root: &Table<'_>) -> Config {
         let models = model_names.iter().map(|name| format!("model:{name}"));
         let targets: Vec<String> = server_names.iter().cloned().chain(models).collect();
         config.policy.rules = rules::read(&item, &targets, &group_names);
+        rules::enough_people(&item, &config);
     }
     root.later(
         "channels",

@@ -11,6 +11,7 @@ mod migrations;
 pub mod sessions;
 pub mod tokens;
 pub mod usage;
+pub mod yes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -67,6 +67,8 @@ pub enum Event {
     Approve {
         /// Run it although the caller is gone.
         anyway: bool,
+        /// How many others must still say so.
+        missing: u8,
     },
     /// A person says no.
     Deny,
@@ -109,8 +111,10 @@ pub fn apply(
     match (state, event) {
         (Approved | Denied | Expired | Withdrawn, _) => Err(Unmoved::Settled(state)),
         (Pending | CallerGone, _) if now >= deadline => Ok(Expired),
-        (Pending, Approve { .. }) | (CallerGone, Approve { anyway: true }) => Ok(Approved),
-        (CallerGone, Approve { anyway: false }) => Err(Unmoved::CallerGone),
+        (CallerGone, Approve { anyway: false, .. }) => Err(Unmoved::CallerGone),
+        (Pending | CallerGone, Approve { missing: 0, .. }) => Ok(Approved),
+        // It is counted, and the question stays open.
+        (Pending | CallerGone, Approve { .. }) => Ok(state),
         (Pending | CallerGone, Deny) => Ok(Denied),
         (Pending | CallerGone, Withdraw) => Ok(Withdrawn),
         (Pending, CallerLeft) => Ok(CallerGone),
@@ -126,15 +130,21 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    const EVENTS: [Event; 7] = [
-        Event::Approve { anyway: false },
-        Event::Approve { anyway: true },
+    const EVENTS: [Event; 9] = [
+        yes(false, 0),
+        yes(true, 0),
+        yes(false, 1),
+        yes(true, 1),
         Event::Deny,
         Event::CallerLeft,
         Event::CallerBack,
         Event::Withdraw,
         Event::Tick,
     ];
+
+    const fn yes(anyway: bool, missing: u8) -> Event {
+        Event::Approve { anyway, missing }
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -150,7 +160,7 @@ mod tests {
                     Err(why) => format!("- {why}"),
                 };
                 table.push(format!(
-                    "{:<11} {:<25} {cell}\n",
+                    "{:<11} {:<37} {cell}\n",
                     state.as_str(),
                     format!("{event:?}")
                 ));

@@ -12,7 +12,7 @@ use crate::action::{Action, Digest, Kind};
 use crate::destination::{self, Destination};
 use crate::ids::RunId;
 use crate::label::{Label, Labels};
-use crate::rule::{Effect, Gate, Rule};
+use crate::rule::{Effect, Gate, Rule, one};
 use crate::traits::{Level, Traits};
 
 /// A person's rules; the default matrix is built in.
@@ -114,6 +114,17 @@ pub struct Why {
     pub reasons: Vec<String>,
     /// The labels that the answer adds to the conversation.
     pub adds: BTreeSet<Label>,
+    /// How many people must say yes, where it asks.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub people: u8,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_one(people: &u8) -> bool {
+    *people == 1
 }
 
 /// Proof that an action may run. It holds the action: what was decided is what runs.
@@ -206,6 +217,7 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
     );
 
     let mut rules = Vec::new();
+    let mut people = one();
     let mut lifted = BTreeSet::new();
     let mut strictest = if forbidden.is_empty() {
         Decision::Allow
@@ -218,6 +230,7 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
             Effect::Allow => lifted.extend(rule.lifts.iter().filter(|gate| gates.contains(gate))),
             Effect::Ask => {
                 strictest = strictest.max(Decision::Ask);
+                people = people.max(rule.people);
                 reasons.push(format!("rule `{}` asks", rule.name));
             }
             Effect::Deny => {
@@ -249,6 +262,7 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
         rules,
         reasons,
         adds: adds(facts),
+        people,
     }
 }
 
@@ -335,6 +349,9 @@ pub struct Approved {
     pub binding: Digest,
     /// The gates that were shown.
     pub gates: BTreeSet<Gate>,
+    /// How many people said yes.
+    #[serde(default = "one")]
+    pub people: u8,
 }
 
 /// Why an approved action does not run after all.
@@ -349,6 +366,14 @@ pub enum Void {
     /// There is a reason to ask that the person did not see.
     #[error("there is a new reason to ask: {0}")]
     Stricter(String),
+    /// More people must say yes than did.
+    #[error("it now takes {needed} people, and {said} said yes")]
+    Fewer {
+        /// How many did.
+        said: u8,
+        /// How many must.
+        needed: u8,
+    },
 }
 
 /// Decides an approved action again, with the facts of now. Only a stricter verdict, or another
@@ -363,6 +388,10 @@ pub fn release(policy: &Policy, facts: Facts, approved: &Approved) -> Result<(Pe
     let why = explain(policy, &facts);
     match why.decision {
         Decision::Deny => Err(Void::Denied(why.reasons.join("; "))),
+        Decision::Ask if why.people > approved.people => Err(Void::Fewer {
+            said: approved.people,
+            needed: why.people,
+        }),
         Decision::Allow | Decision::Ask if why.gates.is_subset(&approved.gates) => {
             Ok((Permit(facts.action), why))
         }

@@ -64,6 +64,15 @@ pub enum Event {
         /// The configuration it was decided by.
         revision: String,
     },
+    /// One of several people who must say yes did; the question stays open.
+    Agreed {
+        /// Which question.
+        approval: QuestionId,
+        /// Who.
+        by: String,
+        /// How many must.
+        of: u8,
+    },
     /// A question came to an end.
     Answered {
         /// Which.
@@ -282,6 +291,9 @@ pub struct Answer {
     pub by: Option<String>,
     /// In which words.
     pub reason: Option<String>,
+    /// Who said yes before, where more than one person must.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreed: Vec<String>,
 }
 
 impl Story {
@@ -344,6 +356,7 @@ impl Story {
                         state: State::Pending,
                         by: None,
                         reason: None,
+                        agreed: Vec::new(),
                     }),
                     approval,
                     reasons: why.reasons,
@@ -358,7 +371,8 @@ impl Story {
                 Outcome::Refused,
             )),
             Event::Noted { by, what } => Some(blank(&by, &what, Decision::Allow, Outcome::Ok)),
-            Event::Answered { .. }
+            Event::Agreed { .. }
+            | Event::Answered { .. }
             | Event::Released { .. }
             | Event::Labelled { .. }
             | Event::Closed { .. } => None,
@@ -374,12 +388,19 @@ impl Story {
                 by,
                 reason,
             }) => {
+                let agreed = self.answer.take().map(|answer| answer.agreed);
                 self.answer = Some(Answer {
                     id: approval,
                     state,
                     by,
                     reason,
+                    agreed: agreed.unwrap_or_default(),
                 });
+            }
+            Ok(Event::Agreed { by, .. }) => {
+                if let Some(answer) = &mut self.answer {
+                    answer.agreed.push(by);
+                }
             }
             Ok(Event::Labelled { labels }) => self.adds.extend(labels),
             Ok(Event::Closed {

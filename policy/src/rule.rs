@@ -99,6 +99,14 @@ pub struct Rule {
     pub then: Effect,
     /// The gates that an `allow` lifts; empty for the others.
     pub lifts: Vec<Gate>,
+    /// How many people must say yes where it asks; 1 for the others.
+    #[serde(default = "one")]
+    pub people: u8,
+}
+
+/// One person is enough, where nothing else was said.
+pub(crate) fn one() -> u8 {
+    1
 }
 
 impl Rule {

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use policy::decision::{Facts, Why};
-use policy::ids::{ActionId, ServerName};
+use policy::decision::{Decision, Facts, Grant, Policy, Why, explain};
+use policy::ids::{ActionId, ServerName, UserName};
 use policy::label::{Label, Provenance};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Api, Refused};
-use crate::approvals::Shown;
+use crate::approvals::{GRANTED, Shown};
 use crate::audit::read;
 
 /// A question as people are shown it.
@@ -35,6 +35,10 @@ pub struct Card {
     pub rules: Vec<String>,
     /// Who asked.
     pub principal: String,
+    /// Who may answer.
+    pub approvers: Vec<UserName>,
+    /// For how long a yes may count: `once`, `run`.
+    pub choices: Vec<&'static str>,
 }
 
 /// An argument that names whom or what an action reaches.
@@ -100,8 +104,17 @@ pub async fn cards(api: &Api, questions: Vec<Shown>) -> Result<Vec<Card>, Refuse
 }
 
 fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
+    let approvers: Vec<UserName> = api
+        .broker
+        .config
+        .approvers(&shown.group)
+        .into_iter()
+        .cloned()
+        .collect();
     let Some((facts, why)) = decided else {
         return Card {
+            approvers,
+            choices: vec!["once"],
             destinations: destinations(&shown.args, &[]),
             shown,
             title: None,
@@ -130,9 +143,31 @@ fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
             .iter()
             .map(|gate| gate.as_str().to_owned())
             .collect(),
+        choices: choices(&api.broker.config.policy, &shown, &facts),
+        approvers,
         rules: why.rules,
         principal: action.principal.clone(),
         shown,
+    }
+}
+
+/// For how long a yes may count. What would be asked again at once is not offered.
+fn choices(policy: &Policy, shown: &Shown, facts: &Facts) -> Vec<&'static str> {
+    let action = &facts.action;
+    let mut granted = facts.clone();
+    granted.grants.push(Grant {
+        question: shown.id.clone(),
+        run: action.run.clone(),
+        tool: action.tool(),
+        definition: action.definition.clone(),
+        identity: action.identity.clone(),
+        lifts: GRANTED.into(),
+        until: Timestamp::MAX,
+    });
+    if explain(policy, &granted).decision == Decision::Allow {
+        vec!["once", "run"]
+    } else {
+        vec!["once"]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who asks, through which door, and what of it is theirs.
 
 use axum::http::{HeaderMap, StatusCode};
-use policy::ids::{GroupName, UserName};
+use policy::ids::UserName;
 
 use super::Refused;
 use crate::config::{Config, Group, Role};
@@ -111,9 +111,9 @@ impl Who {
     pub fn may_see(&self, config: &Config, group: &str) -> bool {
         match &self.person {
             None | Some((_, Role::Owner)) => true,
-            Some((name, role)) => found(config, group).is_some_and(|group| {
-                is_member(group, name) || may_decide(Some(group), name, *role)
-            }),
+            Some((name, role)) => config
+                .group(group)
+                .is_some_and(|group| is_member(group, name) || group.may_decide(name, *role)),
         }
     }
 
@@ -121,14 +121,16 @@ impl Who {
     pub fn may_speak(&self, config: &Config, group: &str) -> bool {
         let person = self.person.as_ref();
         person.is_some_and(|(name, _)| {
-            found(config, group).is_some_and(|group| is_member(group, name))
+            config
+                .group(group)
+                .is_some_and(|group| is_member(group, name))
         })
     }
 
     /// Whether they may answer the questions of a group, by who they are.
     pub fn may_decide(&self, config: &Config, group: &str) -> bool {
         let person = self.person.as_ref();
-        person.is_some_and(|(name, role)| may_decide(found(config, group), name, *role))
+        person.is_some_and(|(name, role)| config.may_decide(group, name, *role))
     }
 
     /// Why the way they came in by leaves no decision, if it does: `[approvals] cli = false` means
@@ -156,25 +158,9 @@ impl Who {
     }
 }
 
-fn found<'a>(config: &'a Config, group: &str) -> Option<&'a Group> {
-    let name = group.parse::<GroupName>().ok()?;
-    config.groups.get(&name)
-}
-
 /// Where a group names no members, everybody with access is one.
 fn is_member(group: &Group, name: &UserName) -> bool {
     group.members.is_empty() || group.members.contains(name)
-}
-
-/// Whether a person may decide for a group: its approvers and the owners; where it names no
-/// approvers, everybody who is one.
-fn may_decide(group: Option<&Group>, name: &UserName, role: Role) -> bool {
-    match (role, group) {
-        (Role::Owner, _) => true,
-        (Role::Approver, Some(group)) if group.approvers.is_empty() => true,
-        (Role::Approver | Role::Member, Some(group)) => group.approvers.contains(name),
-        (Role::Approver | Role::Member, None) => false,
-    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ impl Approvals {
         let approved = Approved {
             binding: action.binding(),
             gates: why.gates,
+            people: why.people,
         };
         let expires_at = now.checked_add(self.expire).unwrap_or(Timestamp::MAX);
         let row = Row {
@@ -113,6 +114,9 @@ impl Approvals {
             expires_at,
             answer: None,
             delivered: false,
+            edits: None,
+            edited_as: None,
+            batch: None,
         };
         self.db.question_add(&row).await?;
         let held = Arc::new(Held {

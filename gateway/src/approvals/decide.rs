@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use policy::approval::{self, Event, State, Unmoved};
+use jiff::Timestamp;
+use policy::approval::{self, Event, Scope, State, Unmoved};
 use policy::ids::QuestionId;
 use policy::record;
 
@@ -10,6 +11,7 @@ use super::{Answer, Approvals, Held, lock};
 use crate::audit::{NoRecord, Write};
 use crate::db::DbError;
 use crate::db::approvals::{Decided, Execution};
+use crate::db::yes::Yes;
 
 /// Why an answer of a person did not take effect.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,12 @@ pub enum DecideError {
         /// Who was first.
         by: Option<String>,
     },
+    /// It takes somebody else's yes.
+    #[error("you have said yes to `{0}` already; it takes somebody else's yes, too")]
+    Twice(String),
+    /// It takes several people each time.
+    #[error("`{0}` takes {1} people each time, so a yes counts once; say `once`")]
+    OnceOnly(String, u8),
     /// It needs more than that.
     #[error(transparent)]
     Unmoved(#[from] Unmoved),
@@ -38,8 +46,96 @@ pub enum DecideError {
     Record(#[from] NoRecord),
 }
 
+/// A person's yes.
+#[derive(Clone, Debug)]
+pub struct Assent {
+    /// Whose.
+    pub by: String,
+    /// For how long it counts.
+    pub scope: Scope,
+    /// Run it although the caller is gone.
+    pub anyway: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
 impl Approvals {
-    /// A person, or time, decides. The decision is stored when this returns.
+    /// A person says yes; `true` if it may now run, `false` if it still takes others. Of those who
+    /// said yes before, only somebody who `may` still answer counts. It is stored when this returns.
+    ///
+    /// # Errors
+    /// [`DecideError`], and then nothing changed.
+    pub async fn approve(
+        &self,
+        id: &str,
+        assent: Assent,
+        may: impl Fn(&Held, &str) -> bool,
+    ) -> Result<(Arc<Held>, bool), DecideError> {
+        let _one = self.deciding.lock().await;
+        let held = self.open_held(id).await?;
+        let missing = self.missing(&held, &assent, may).await?;
+        let Assent {
+            by,
+            scope,
+            anyway,
+            at,
+        } = assent;
+        let event = Event::Approve { anyway, missing };
+        if missing == 0 {
+            let decided = Decided {
+                by: Some(by),
+                reason: None,
+                scope: Some(scope),
+                at,
+            };
+            return Ok((self.settle_as(held, event, decided).await?, true));
+        }
+        if !approval::apply(held.state(), event, at, held.expires_at)?.is_open() {
+            self.settle_as(held, Event::Tick, Decided::by_time(at))
+                .await?;
+            return Err(self.was_first(id).await);
+        }
+        let agreed = record::Event::Agreed {
+            approval: held.id.clone(),
+            by: by.clone(),
+            of: held.approved.people,
+        };
+        let write = Write::new(held.action.id.as_str(), agreed);
+        self.audit.write(write).await?;
+        let question = id.to_owned();
+        self.db.yes_add(&Yes { question, by, at }).await?;
+        self.changed(&held).await;
+        Ok((held, false))
+    }
+
+    /// How many others must still say yes after this one.
+    async fn missing(
+        &self,
+        held: &Held,
+        assent: &Assent,
+        may: impl Fn(&Held, &str) -> bool,
+    ) -> Result<u8, DecideError> {
+        let id = held.id.to_string();
+        let needed = held.approved.people;
+        if needed <= 1 {
+            return Ok(0);
+        }
+        if assent.scope != Scope::Once {
+            return Err(DecideError::OnceOnly(id, needed));
+        }
+        let mut others = self.db.yeses(vec![id.clone()]).await?;
+        others.retain(|yes| may(held, &yes.by));
+        let before = others.len();
+        others.retain(|yes| yes.by != assent.by);
+        let said = u8::try_from(others.len() + 1).unwrap_or(u8::MAX);
+        let missing = needed.saturating_sub(said);
+        if missing > 0 && others.len() < before {
+            return Err(DecideError::Twice(id));
+        }
+        Ok(missing)
+    }
+
+    /// A person says no, or time decides. The decision is stored when this returns.
     ///
     /// # Errors
     /// [`DecideError`], and then nothing changed.
@@ -50,10 +146,26 @@ impl Approvals {
         decided: Decided,
     ) -> Result<Arc<Held>, DecideError> {
         let _one = self.deciding.lock().await;
+        let held = self.open_held(id).await?;
+        self.settle_as(held, event, decided).await
+    }
+
+    /// The question, where it is not settled.
+    pub(super) async fn open_held(&self, id: &str) -> Result<Arc<Held>, DecideError> {
         let held = lock(&self.held).get(&QuestionId::new(id)).cloned();
-        let Some(held) = held else {
-            return Err(self.was_first(id).await);
-        };
+        match held {
+            Some(held) if held.state().is_open() => Ok(held),
+            Some(_) | None => Err(self.was_first(id).await),
+        }
+    }
+
+    async fn settle_as(
+        &self,
+        held: Arc<Held>,
+        event: Event,
+        decided: Decided,
+    ) -> Result<Arc<Held>, DecideError> {
+        let id = held.id.as_str();
         let from = held.state();
         let to = match approval::apply(from, event, decided.at, held.expires_at) {
             Ok(to) => to,
@@ -63,12 +175,7 @@ impl Approvals {
         // Late: time was first, whatever the person said.
         let expired = to == State::Expired && event != Event::Tick;
         let decided = if to == State::Expired {
-            Decided {
-                by: None,
-                reason: None,
-                scope: None,
-                ..decided
-            }
+            Decided::by_time(decided.at)
         } else {
             decided
         };
@@ -104,7 +211,7 @@ impl Approvals {
         }
     }
 
-    async fn was_first(&self, id: &str) -> DecideError {
+    pub(super) async fn was_first(&self, id: &str) -> DecideError {
         match self.db.question(id).await {
             Ok(Some(row)) => DecideError::Settled {
                 id: id.to_owned(),

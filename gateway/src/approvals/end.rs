@@ -138,12 +138,7 @@ impl Approvals {
                 continue;
             }
             if held.state().is_open() {
-                let decided = Decided {
-                    by: None,
-                    reason: None,
-                    scope: None,
-                    at: now,
-                };
+                let decided = Decided::by_time(now);
                 if let Err(error) = self.decide(held.id.as_str(), Event::Tick, decided).await {
                     tracing::debug!("question `{}` was not expired: {error}", held.id);
                 }

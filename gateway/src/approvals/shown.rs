@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Approvals;
 use crate::db::DbError;
 use crate::db::approvals::{Execution, Row};
+use crate::db::yes::Yes;
 
 /// A question as people see it. The field names stay.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +29,25 @@ pub struct Shown {
     pub(crate) decided_at: Option<Timestamp>,
     pub(crate) reason: Option<String>,
     pub(crate) scope: Option<&'static str>,
+    /// How many people must say yes.
+    pub(crate) people: u8,
+    /// Who did, where it takes more than one.
+    pub(crate) agreed: Vec<Agreed>,
+    /// The question whose arguments a person changed into these.
+    pub(crate) edits: Option<String>,
+    /// The question with the arguments that a person changed these into.
+    pub(crate) edited_as: Option<String>,
+    /// What is the same for all questions of one card.
+    pub(crate) batch: Option<String>,
+}
+
+/// One of several people who must say yes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Agreed {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Shown {
@@ -67,6 +87,11 @@ impl From<Row> for Shown {
             decided_at: row.decided_at,
             reason: row.reason,
             scope: row.scope.map(scope_name),
+            people: row.approved.people,
+            agreed: Vec::new(),
+            edits: row.edits,
+            edited_as: row.edited_as,
+            batch: row.batch,
         }
     }
 }
@@ -87,7 +112,22 @@ impl Approvals {
     pub async fn list_open(&self) -> Result<Vec<Shown>, DbError> {
         let most = u64::try_from(self.max_open).unwrap_or(u64::MAX);
         let rows = self.db.questions(true, 0, most).await?;
-        Ok(rows.into_iter().map(Shown::from).collect())
+        self.with_yeses(rows.into_iter().map(Shown::from).collect())
+            .await
+    }
+
+    /// With who said yes to those that take more than one person.
+    async fn with_yeses(&self, mut all: Vec<Shown>) -> Result<Vec<Shown>, DbError> {
+        let several = all.iter().filter(|shown| shown.people > 1);
+        let ids = several.map(|shown| shown.id.clone()).collect();
+        for yes in self.db.yeses(ids).await? {
+            let of = all.iter_mut().find(|shown| shown.id == yes.question);
+            if let Some(shown) = of {
+                let Yes { by, at, .. } = yes;
+                shown.agreed.push(Agreed { by, at });
+            }
+        }
+        Ok(all)
     }
 
     /// The newest questions that are settled, of those that `keep` wants.
@@ -111,7 +151,7 @@ impl Approvals {
             }
         }
         found.truncate(limit);
-        Ok(found)
+        self.with_yeses(found).await
     }
 
     /// One question as people see it.
@@ -119,6 +159,7 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], if it cannot be read.
     pub async fn show(&self, id: &str) -> Result<Option<Shown>, DbError> {
-        Ok(self.db.question(id).await?.map(Shown::from))
+        let shown = self.db.question(id).await?.map(Shown::from);
+        Ok(self.with_yeses(shown.into_iter().collect()).await?.pop())
     }
 }

@@ -51,6 +51,7 @@ async fn ask(approvals: &Approvals, name: &str) -> Arc<Held> {
         rules: Vec::new(),
         reasons: Vec::new(),
         adds: [].into(),
+        people: 1,
     };
     let shown = (name.to_owned(), Value::Null);
     let question = Question {

@@ -165,6 +165,7 @@ fn read(
         Ok(Event::Released { .. }) => begun.extend(asked.remove(&entry.id)),
         Ok(
             Event::Decided { .. }
+            | Event::Agreed { .. }
             | Event::Answered { .. }
             | Event::Labelled { .. }
             | Event::Closed { .. }

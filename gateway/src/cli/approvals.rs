@@ -140,6 +140,17 @@ fn shown_as(question: &Value, now: Timestamp, out: Output, cut: fn(&str) -> Stri
             format!("{words}, since {tool} at {at} UTC ({action})"),
         );
     }
+    let needed = question.get("people").and_then(Value::as_u64).unwrap_or(1);
+    if needed > 1 {
+        let agreed = rows(question.get("agreed").unwrap_or(&Value::Null));
+        let names: Vec<&str> = agreed.iter().map(|one| text(one, "by")).collect();
+        let names = if names.is_empty() {
+            "nobody yet".to_owned()
+        } else {
+            names.join(", ")
+        };
+        line("said yes", format!("{} of {needed}: {names}", agreed.len()));
+    }
     line(
         "asked",
         format!("{} UTC", utc_text(text(question, "asked_at"))),
@@ -150,6 +161,7 @@ fn shown_as(question: &Value, now: Timestamp, out: Output, cut: fn(&str) -> Stri
             .parse()
             .map_or_else(|_| String::new(), |at| format!(", {}", from_now(at, now)));
         line("expires", format!("{} UTC{left}", utc_text(expires)));
+        line("may answer", shown(question, "approvers"));
     } else {
         line("decided by", shown(question, "decided_by"));
         line("outcome", shown(question, "outcome"));
@@ -210,8 +222,13 @@ async fn answer(
 ) -> Result<(), Failure> {
     let question = client.post(&["approvals", id, word], body).await?;
     out.print(&question, || {
+        let others = if word == "approve" && text(&question, "state") == "pending" {
+            "; it takes somebody else's yes, too"
+        } else {
+            ""
+        };
         format!(
-            "{}: {} in group {} ({})\n",
+            "{}: {} in group {} ({}){others}\n",
             out.word(text(&question, "state")),
             printable(text(&question, "tool")),
             printable(text(&question, "group")),

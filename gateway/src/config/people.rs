@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use policy::ids::{ServerName, UserName};
+use policy::ids::{GroupName, ServerName, UserName};
 use policy::traits::Level;
 
+use super::Config;
 use super::models::{self, ModelRef};
 use super::read::{Item, Table};
 use super::server::Server;
@@ -27,6 +28,39 @@ pub struct Group {
     pub contains_secrets: bool,
     /// A clean room: nothing that strangers wrote comes in.
     pub admin: bool,
+}
+
+impl Group {
+    /// Whether somebody with this role may answer its questions: its approvers and the owners; where
+    /// it names no approvers, everybody who is one.
+    pub fn may_decide(&self, name: &UserName, role: Role) -> bool {
+        match role {
+            Role::Owner => true,
+            Role::Approver if self.approvers.is_empty() => true,
+            Role::Approver | Role::Member => self.approvers.contains(name),
+        }
+    }
+}
+
+impl Config {
+    /// A group by the name that is written somewhere.
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.get(&name.parse::<GroupName>().ok()?)
+    }
+
+    /// Whether somebody with this role may answer the questions of a group. Those of a group that is
+    /// gone are the owners'.
+    pub fn may_decide(&self, group: &str, name: &UserName, role: Role) -> bool {
+        let group = self.group(group);
+        group.map_or(role == Role::Owner, |group| group.may_decide(name, role))
+    }
+
+    /// Everybody who may answer the questions of a group.
+    pub fn approvers(&self, group: &str) -> Vec<&UserName> {
+        let users = self.users.iter();
+        let may = users.filter(|(name, user)| self.may_decide(group, name, user.role));
+        may.map(|(name, _)| name).collect()
+    }
 }
 
 /// The core of a hosted agent.

@@ -3,6 +3,7 @@
 use policy::ids::GroupName;
 use policy::rule::{Effect, Gate, Pattern, Rule};
 
+use super::Config;
 use super::people::listed;
 use super::read::{Item, Table};
 
@@ -99,6 +100,7 @@ fn rule(
         "a rule with a condition cannot be kept yet; narrow it with `groups`, `servers` and `tools`",
     );
     let lifts = lifts(table, then);
+    let people = people(table, then);
     Some(Rule {
         name: name?,
         groups: for_groups,
@@ -106,7 +108,57 @@ fn rule(
         tools: for_tools,
         then: then?,
         lifts,
+        people,
     })
+}
+
+/// How many people must say yes where a rule asks.
+fn people(table: &Table<'_>, then: Option<Effect>) -> u8 {
+    let Some(item) = table.get("people") else {
+        return 1;
+    };
+    if matches!(then, Some(Effect::Allow | Effect::Deny)) {
+        item.problem_at_key("only an `ask` waits for people", Some("remove it"));
+        return 1;
+    }
+    let number = item.number(1..=9);
+    number
+        .and_then(|number| u8::try_from(number).ok())
+        .unwrap_or(1)
+}
+
+/// Says where a rule asks for more people than may answer.
+pub(super) fn enough_people(item: &Item<'_>, config: &Config) {
+    for item in item.list().unwrap_or_default() {
+        let Some(table) = item.table() else { continue };
+        let (Some(item), Some(name)) = (table.get("people"), table.get("name")) else {
+            continue;
+        };
+        let rules = &config.policy.rules;
+        let rule = rules
+            .iter()
+            .find(|rule| name.as_text() == Some(rule.name.as_str()));
+        let Some(rule) = rule else { continue };
+        let needed = usize::from(rule.people);
+        for group in config.groups.keys() {
+            let for_it = rule.groups.as_ref().is_none_or(|all| all.contains(group));
+            let may = config.approvers(group.as_str());
+            if for_it && may.len() < needed {
+                let names: Vec<&str> = may.iter().map(|name| name.as_str()).collect();
+                item.problem(
+                    format!(
+                        "in group `{group}` {} may answer, so its questions could never be allowed",
+                        match names.as_slice() {
+                            [] => "nobody".to_owned(),
+                            [one] => format!("only `{one}`"),
+                            more => format!("only {more:?}"),
+                        }
+                    ),
+                    "name more `approvers` in the group, give more users the role \"owner\", or ask for fewer",
+                );
+            }
+        }
+    }
 }
 
 fn effect(table: &Table<'_>) -> Option<Effect> {

@@ -2,11 +2,13 @@
 
 use askama::Template;
 use policy::approval::State;
+use policy::ids::UserName;
 use policy::record::Outcome;
 
 use super::view::{Argument, Read, Reason, Text, Time, Word, arguments, reasons};
 use crate::api::card::Card;
 use crate::api::{Api, Who};
+use crate::approvals::Shown;
 
 /// A card on a page.
 #[derive(Debug, Template)]
@@ -30,6 +32,14 @@ pub(super) struct CardView {
     asked: Time,
     expires: Time,
     action: String,
+    /// How many people must say yes and who did, where it takes more than one.
+    people: Option<Text>,
+    /// The reader is one of them.
+    said: bool,
+    /// Who may answer.
+    approvers: String,
+    /// For how long a yes may count.
+    choices: Vec<&'static str>,
     /// Why the reader cannot answer it, if so.
     barred: Option<String>,
 }
@@ -70,9 +80,45 @@ impl CardView {
             asked: shown.asked_at.into(),
             expires: shown.expires_at.into(),
             action: shown.action.clone(),
+            people: people(card).map(|text| Text::line(&text)),
+            said: who
+                .named()
+                .is_ok_and(|me| shown.agreed.iter().any(|one| one.by == me.as_str())),
+            approvers: names(card.approvers.iter().map(UserName::as_str)),
+            choices: card.choices.clone(),
             barred,
         }
     }
+}
+
+impl CardView {
+    /// Whether a yes may count so long.
+    fn offers(&self, how_long: &str) -> bool {
+        self.choices.contains(&how_long)
+    }
+}
+
+/// "ana", "ana and bo", "ana, bo and cy".
+fn names<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = all.into_iter().collect();
+    match all.as_slice() {
+        [] => "nobody".to_owned(),
+        [one] => (*one).to_owned(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// How many people must say yes and who did, where it takes more than one.
+fn people(card: &Card) -> Option<String> {
+    let Shown { people, agreed, .. } = &card.shown;
+    (*people > 1).then(|| match agreed.as_slice() {
+        [] => format!("It takes {people} people; nobody said yes yet"),
+        said => format!(
+            "{} of {people} said yes: {}",
+            said.len(),
+            names(said.iter().map(|one| one.by.as_str()))
+        ),
+    })
 }
 
 /// `server__send_letter` as a person says it: `Send letter`.
@@ -89,6 +135,13 @@ fn plain_name(tool: &str) -> String {
 pub(super) fn told(card: &Card) -> String {
     let shown = &card.shown;
     let by = shown.decided_by.as_deref().unwrap_or("nobody");
+    let others = shown.agreed.iter().map(|one| one.by.as_str());
+    let all = names(others.filter(|other| *other != by).chain([by]));
+    let by = if shown.state == State::Approved {
+        &all
+    } else {
+        by
+    };
     let said = match (shown.state, shown.scope) {
         (State::Pending, _) => return "Waits for a decision".to_owned(),
         (State::CallerGone, _) => return "Who asked has gone".to_owned(),

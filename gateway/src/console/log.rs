@@ -188,7 +188,8 @@ pub(super) async fn story(
     let (story, entries) = audit::tell(&api, &who, &id).await?;
     let facts = entries.iter().find_map(|(_, event)| match event {
         Event::Decided { facts, .. } => Some(&**facts),
-        Event::Answered { .. }
+        Event::Agreed { .. }
+        | Event::Answered { .. }
         | Event::Released { .. }
         | Event::Labelled { .. }
         | Event::Closed { .. }
@@ -283,6 +284,10 @@ fn step(entry: &Entry, event: &Event) -> Step {
                 ..blank(title, word.tone)
             }
         }
+        Event::Agreed { approval, by, of } => blank(
+            format!("Question {approval}: {by} said yes; it takes {of} people"),
+            "careful",
+        ),
         Event::Answered {
             approval,
             state,

@@ -37,6 +37,9 @@ mod row {
         pub expires_at: i64,
         pub answer: Option<Vec<u8>>,
         pub delivered: bool,
+        pub edits: Option<String>,
+        pub edited_as: Option<String>,
+        pub batch: Option<String>,
     }
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {}
@@ -128,6 +131,12 @@ pub struct Row {
     pub answer: Option<Vec<u8>>,
     /// Whether the answer was handed over.
     pub delivered: bool,
+    /// The question whose arguments a person changed into these.
+    pub edits: Option<String>,
+    /// The question with the arguments that a person changed these into.
+    pub edited_as: Option<String>,
+    /// What is the same for all questions that are shown on one card.
+    pub batch: Option<String>,
 }
 
 const UNREADABLE: DbError = DbError::Unreadable { what: "question" };
@@ -170,6 +179,9 @@ impl TryFrom<row::Model> for Row {
             reason: row.reason,
             answer: row.answer,
             delivered: row.delivered,
+            edits: row.edits,
+            edited_as: row.edited_as,
+            batch: row.batch,
         })
     }
 }
@@ -185,6 +197,18 @@ pub struct Decided {
     pub scope: Option<Scope>,
     /// When.
     pub at: Timestamp,
+}
+
+impl Decided {
+    /// Nobody did: its time was over.
+    pub fn by_time(at: Timestamp) -> Self {
+        Self {
+            by: None,
+            reason: None,
+            scope: None,
+            at,
+        }
+    }
 }
 
 impl Db {
@@ -215,6 +239,9 @@ impl Db {
             expires_at: Set(row.expires_at.as_millisecond()),
             answer: Set(None),
             delivered: Set(false),
+            edits: Set(row.edits.clone()),
+            edited_as: Set(None),
+            batch: Set(row.batch.clone()),
         };
         row::Entity::insert(model)
             .exec_without_returning(&self.conn)

@@ -1,5 +1,7 @@
 //! The tables, and the steps that made them. A step that has landed is never changed.
 
+mod approvals;
+
 use sea_orm_migration::prelude::*;
 
 pub(super) struct Migrator;
@@ -13,6 +15,7 @@ impl MigratorTrait for Migrator {
             Box::new(Sessions),
             Box::new(Known),
         ];
+        steps.extend(approvals::steps());
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps

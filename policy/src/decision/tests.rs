@@ -70,6 +70,7 @@ fn rule(name: &str, then: Effect, lifts: &[Gate]) -> Rule {
         tools: Some(vec![Pattern::new("mail__*")]),
         then,
         lifts: lifts.to_vec(),
+        people: 1,
     }
 }
 
@@ -418,6 +419,7 @@ fn a_release_stands_unless_something_got_stricter() {
     let approved = Approved {
         binding: risky.action.binding(),
         gates: BTreeSet::from([Gate::DangerousWrites]),
+        people: 1,
     };
     let again =
         |policy: &Policy, facts: Facts| release(policy, facts, &approved).map(|(permit, _)| permit);
@@ -439,6 +441,21 @@ fn a_release_stands_unless_something_got_stricter() {
         ),
         Err(Void::Stricter(_))
     ));
+    let two = Policy {
+        rules: vec![Rule {
+            people: 2,
+            ..rule("two", Effect::Ask, &[])
+        }],
+    };
+    assert_eq!(
+        again(&two, risky.clone()),
+        Err(Void::Fewer { said: 1, needed: 2 })
+    );
+    let both = Approved {
+        people: 2,
+        ..approved.clone()
+    };
+    assert!(release(&two, risky.clone(), &both).is_ok());
     for change in [
         |a: &mut Action| a.args = json!({"to": "eve@example.org"}),
         |a: &mut Action| a.definition = Digest::of(b"another"),
@@ -448,6 +465,38 @@ fn a_release_stands_unless_something_got_stricter() {
         let mut changed = risky.clone();
         change(&mut changed.action);
         assert_eq!(again(&Policy::default(), changed), Err(Void::Changed));
+    }
+}
+
+#[test]
+fn the_most_people_that_any_rule_asks_for_must_say_yes_whatever_another_allows() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let asks = |name: &str, people| Rule {
+        people,
+        ..rule(name, Effect::Ask, &[])
+    };
+    let allow = rule("allow", Effect::Allow, &[Gate::DangerousWrites]);
+    let policy = |rules: &[Rule]| Policy {
+        rules: rules.to_vec(),
+    };
+    for (rules, decision, people) in [
+        (vec![], Decision::Ask, 1),
+        (vec![allow.clone()], Decision::Allow, 1),
+        (vec![allow.clone(), asks("two", 2)], Decision::Ask, 2),
+        (
+            vec![asks("one", 1), asks("three", 3), asks("two", 2), allow],
+            Decision::Ask,
+            3,
+        ),
+    ] {
+        let why = explain(&policy(&rules), &risky);
+        assert_eq!((why.decision, why.people), (decision, people), "{rules:?}");
     }
 }
 
@@ -485,6 +534,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         tools: Some(vec![Pattern::new(tool)]),
         then,
         lifts: lifts.into_iter().collect(),
+        people: 1,
     })
 }
 
@@ -560,6 +610,7 @@ fn rule_for(tool: &str, then: Effect, lifts: Vec<Gate>) -> Policy {
             tools: Some(vec![Pattern::new(tool)]),
             then,
             lifts,
+            people: 1,
         }],
     }
 }

@@ -27,6 +27,7 @@ fn story() -> Story {
             state: State::Approved,
             by: Some("ana".into()),
             reason: None,
+            agreed: Vec::new(),
         }),
         outcome: Outcome::Ok,
         hash: "bb".into(),
