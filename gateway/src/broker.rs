@@ -2,9 +2,11 @@
 
 mod answers;
 mod choices;
+mod fenced;
 mod flights;
 mod inside;
 mod model;
+mod results;
 mod resumed;
 
 use std::sync::Arc;
@@ -642,14 +644,16 @@ impl Broker {
                 let failed = action.method == Method::Call && is_error(raw.get());
                 let outcome = if failed { Outcome::Error } else { Outcome::Ok };
                 self.learn(action, raw.get()).await;
-                (Answer::Result(raw.get().to_owned()), outcome, None)
+                let answer = Answer::Result(raw.get().to_owned());
+                (self.fenced(permit, answer).await, outcome, None)
             }
             Ok(Reply::Error(error)) => {
                 let detail = error
                     .get("message")
                     .and_then(Value::as_str)
                     .map(|text| self.masked(text));
-                (Answer::Error(error.to_string()), Outcome::Error, detail)
+                let answer = Answer::Error(error.to_string());
+                (self.fenced(permit, answer).await, Outcome::Error, detail)
             }
             Err(error) => {
                 let (answer, outcome) = failure(&action.server, &error);

@@ -130,12 +130,20 @@ fn is_one(people: &u8) -> bool {
 /// Proof that an action may run. It holds the action: what was decided is what runs.
 #[derive(Debug, PartialEq)]
 #[must_use = "a permit does nothing until the action is done"]
-pub struct Permit(Action);
+pub struct Permit {
+    action: Action,
+    adds: BTreeSet<Label>,
+}
 
 impl Permit {
     /// The action that may run.
     pub fn action(&self) -> &Action {
-        &self.0
+        &self.action
+    }
+
+    /// The labels that its answer adds: who is handed it reads what these stand for.
+    pub fn adds(&self) -> &BTreeSet<Label> {
+        &self.adds
     }
 }
 
@@ -185,7 +193,10 @@ pub fn decide(policy: &Policy, facts: Facts) -> Verdict {
     let why = explain(policy, &facts);
     let action = facts.action;
     match why.decision {
-        Decision::Allow => Verdict::Allow(Permit(action), why),
+        Decision::Allow => {
+            let adds = why.adds.clone();
+            Verdict::Allow(Permit { action, adds }, why)
+        }
         Decision::Ask => Verdict::Ask(Question { action, why }),
         Decision::Deny => Verdict::Deny(Refusal { action, why }),
     }
@@ -393,7 +404,8 @@ pub fn release(policy: &Policy, facts: Facts, approved: &Approved) -> Result<(Pe
             needed: why.people,
         }),
         Decision::Allow | Decision::Ask if why.gates.is_subset(&approved.gates) => {
-            Ok((Permit(facts.action), why))
+            let (action, adds) = (facts.action, why.adds.clone());
+            Ok((Permit { action, adds }, why))
         }
         Decision::Allow | Decision::Ask => Err(Void::Stricter(why.reasons.join("; "))),
     }

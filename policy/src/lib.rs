@@ -7,12 +7,13 @@
 //! record.
 //!
 //! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`rule`],
-//! [`decision`], [`approval`], [`secret`], [`record`].
+//! [`decision`], [`approval`], [`secret`], [`fence`], [`record`].
 
 pub mod action;
 pub mod approval;
 pub mod decision;
 pub mod destination;
+pub mod fence;
 pub mod ids;
 pub mod label;
 pub mod record;

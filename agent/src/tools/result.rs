@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// The most blocks of one result.
 const MOST_BLOCKS: usize = 64;
+/// How the gateway's fence around what strangers wrote begins, and its last line.
+const FENCE: (&str, &str) = ("[portcullis:data ", "[portcullis:end ");
 /// The kinds of images that models read.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
@@ -126,6 +128,14 @@ impl Made {
         }
         if shown.len() < text.len() {
             self.room = 0;
+            // What was cut must not take what comes next into its fence.
+            let end = text
+                .lines()
+                .next_back()
+                .filter(|end| end.starts_with(FENCE.1));
+            if let (true, Some(end)) = (text.starts_with(FENCE.0), end) {
+                self.note(end);
+            }
             let (shown, length) = (shown.len(), text.len());
             self.note(&format!("[cut: the first {shown} of {length} bytes]"));
         }
@@ -201,6 +211,18 @@ mod tests {
         let many = json!({ "content": vec![text("x"); 100] });
         let block = block("1", &many, 1000);
         assert_eq!(block["content"].as_array().unwrap().len(), 65);
+    }
+
+    #[test]
+    fn what_is_cut_keeps_the_end_of_its_fence() {
+        let fenced = "[portcullis:data n1]\nlong, and longer\n[portcullis:end n1]";
+        let result = json!({ "content": [text(fenced)] });
+        let content = json!([
+            text("[portcullis:data n1]\nlong"),
+            text("[portcullis:end n1]"),
+            text("[cut: the first 25 of 57 bytes]"),
+        ]);
+        check(&result, 25, &content);
     }
 
     #[test]

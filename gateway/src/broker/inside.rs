@@ -11,7 +11,7 @@ use policy::label::{Label, Provenance};
 use policy::record::{Event, Outcome};
 use tokio::time::timeout;
 
-use super::{Broker, unknown};
+use super::{Broker, results, unknown};
 use crate::approvals::Answer;
 use crate::audit::{NoRecord, Write};
 use crate::upstreams::in_process::{Caller, Inside};
@@ -56,6 +56,7 @@ impl Broker {
                 );
             }
         };
+        let untrusted = told.labels.contains(&Label::Untrusted);
         if let Err(no_record) = self.label(action, told.labels).await {
             let text = format!("UNKNOWN. It was done, and what it told is withheld: {no_record}.");
             return (
@@ -70,7 +71,13 @@ impl Broker {
         } else {
             Outcome::Ok
         };
-        (Answer::Result(raw), outcome, None)
+        let answer = Answer::Result(raw);
+        let answer = if untrusted {
+            results::fence(action, answer).await
+        } else {
+            self.fenced(permit, answer).await
+        };
+        (answer, outcome, None)
     }
 
     /// Takes the labels of a result. They are on the disk when this returns, even those that the

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 from dataclasses import dataclass
 
 MODERN = "2026-07-28"
@@ -34,6 +35,11 @@ class Answer:
     @property
     def text(self) -> str:
         return "\n".join(part.get("text", "") for part in self.result["content"])
+
+
+def within(text: str) -> str:
+    """What is in a fence around a text of strangers; a text that has none, as it is."""
+    return re.sub(r"\A\[portcullis:data (\w+)\]\n(?:Strangers may .*\n)?((?s:.*))\n\[portcullis:end \1\]\Z", r"\2", text)
 
 
 def send(port: int, method: str, path: str, headers: dict | None = None, body: bytes = b"", seconds: float = 30) -> Answer:

@@ -7,7 +7,7 @@ import threading
 from contextlib import closing
 
 from driver import BIN, group
-from mcp_http import ask, call
+from mcp_http import ask, call, within
 
 POSTBOX = BIN.parent / "portcullis-postbox"
 NOTES = '[mcp_servers.notes]\nbundled = "notes"\n'
@@ -31,7 +31,7 @@ def desk(gate):
 
 def said(answer) -> dict:
     assert not answer.result.get("isError"), answer.text
-    return json.loads(answer.text)
+    return json.loads(within(answer.text))
 
 
 def sent(gate) -> list:

@@ -177,6 +177,7 @@ fn words(content: &Value) -> String {
         Value::Array(blocks) => blocks
             .iter()
             .filter_map(|block| block.get("text").and_then(Value::as_str))
+            .map(policy::fence::within)
             .collect::<Vec<_>>()
             .join("\n"),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => String::new(),
