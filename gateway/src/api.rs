@@ -32,6 +32,7 @@ use tokio::sync::broadcast;
 
 use crate::approvals::DecideError;
 use crate::audit::Write;
+use crate::audit::index::Index;
 use crate::broker::Broker;
 use crate::console::sessions::{Found, LinkError, Sessions};
 use crate::db::{Db, DbError};
@@ -47,6 +48,8 @@ pub struct Api {
     pub broker: Arc<Broker>,
     /// The database, to read the log from.
     pub db: Db,
+    /// Where in it what is found.
+    pub index: Index,
     /// What people say and see.
     pub web: Arc<Web>,
     /// Who is at a browser.

@@ -1,6 +1,8 @@
 //! The log: one writer, groups of entries to a commit, and every entry on the disk before its
 //! action begins.
 
+pub mod find;
+pub mod index;
 pub mod read;
 
 use std::collections::VecDeque;
@@ -13,7 +15,7 @@ use policy::destination::words::Mark;
 use policy::ids::ConversationId;
 use policy::label::{Label, Provenance};
 use policy::record::{Entry, Event, Walk};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::db::chain::Link;
@@ -117,6 +119,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Audit {
     jobs: mpsc::Sender<Job>,
     waiting: Arc<AtomicUsize>,
+    grown: watch::Receiver<i64>,
 }
 
 impl std::fmt::Debug for Job {
@@ -133,15 +136,23 @@ impl Audit {
     pub async fn start(db: Db, keys: Arc<Keys>) -> Result<(Self, JoinHandle<()>), DbError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
+        let walk = end_of(&db).await?;
+        let (grows, grown) = watch::channel(walk.seq);
         let writer = Writer {
-            walk: end_of(&db).await?,
+            walk,
+            grows,
             db,
             keys,
             unsure: None,
             kept: VecDeque::new(),
             waiting: waiting.clone(),
         };
-        Ok((Self { jobs, waiting }, tokio::spawn(writer.run(queue))))
+        let audit = Self {
+            jobs,
+            waiting,
+            grown,
+        };
+        Ok((audit, tokio::spawn(writer.run(queue))))
     }
 
     /// Writes an entry; it is on the disk when this returns.
@@ -190,6 +201,11 @@ impl Audit {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// The position of the last entry on the disk.
+    pub fn grown(&self) -> watch::Receiver<i64> {
+        self.grown.clone()
+    }
+
     async fn wait(&self, line: Option<Line>, keep: bool) -> Result<(), NoRecord> {
         let (done, wait) = oneshot::channel();
         let stopped = || NoRecord("the gateway is stopping".to_owned());
@@ -206,6 +222,8 @@ struct Writer {
     keys: Arc<Keys>,
     /// Where the chain ends.
     walk: Walk,
+    /// Says so to whoever follows.
+    grows: watch::Sender<i64>,
     /// Where it ends if a commit took effect that seemed to fail, and how many of those kept it wrote.
     unsure: Option<(Walk, usize)>,
     /// What has happened and is not in the log yet, oldest first.
@@ -312,6 +330,7 @@ impl Writer {
             }
         }
         self.walk = next;
+        self.grows.send_replace(self.walk.seq);
         Ok(())
     }
 }

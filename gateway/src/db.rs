@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod chain;
 pub mod known;
 mod migrations;
+pub mod search;
 pub mod sessions;
 pub mod tokens;
 pub mod usage;
@@ -59,7 +60,7 @@ impl Db {
     /// [`DbError::Refused`], if it cannot be opened or its tables cannot be brought up to date.
     pub async fn open(data: &Path) -> Result<Self, DbError> {
         let db = Self {
-            conn: connect(data, "rwc").await?,
+            conn: connect(data, FILE, "rwc", Durable::Always).await?,
         };
         migrations::Migrator::up(&db.conn, None).await?;
         Ok(db)
@@ -75,7 +76,7 @@ impl Db {
             return Err(DbError::Absent(file));
         }
         Ok(Self {
-            conn: connect(data, "rw").await?,
+            conn: connect(data, FILE, "rw", Durable::Always).await?,
         })
     }
 
@@ -102,9 +103,23 @@ impl Db {
     }
 }
 
-async fn connect(data: &Path, mode: &str) -> Result<DatabaseConnection, DbError> {
+/// What a power cut may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durable {
+    /// Nothing that was committed.
+    Always,
+    /// The newest commits, for what can be made again.
+    Mostly,
+}
+
+async fn connect(
+    data: &Path,
+    file: &str,
+    mode: &str,
+    durable: Durable,
+) -> Result<DatabaseConnection, DbError> {
     // Percent-encoded, so that no character of a path is read as a part of the address.
-    let path: String = data.join(FILE).as_os_str().as_encoded_bytes().iter().fold(
+    let path: String = data.join(file).as_os_str().as_encoded_bytes().iter().fold(
         String::new(),
         |mut out, byte| {
             if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
@@ -121,10 +136,13 @@ async fn connect(data: &Path, mode: &str) -> Result<DatabaseConnection, DbError>
         .max_connections(4)
         .sqlx_logging(false)
         .acquire_timeout(Duration::from_secs(10))
-        .map_sqlx_sqlite_opts(|sqlite| {
+        .map_sqlx_sqlite_opts(move |sqlite| {
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
+                .synchronous(match durable {
+                    Durable::Always => SqliteSynchronous::Full,
+                    Durable::Mostly => SqliteSynchronous::Normal,
+                })
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
         });

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::approvals::{Approvals, Held};
+use crate::audit::index::Index;
 use crate::audit::{Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
@@ -147,6 +148,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         shower,
         approved,
         house,
+        index,
         changes,
         mut heard,
     } = open(&paths, config, stopping.clone()).await?;
@@ -162,13 +164,16 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
 
     let mcp = Mcp::new(broker.clone());
     let url = format!("http://{listen}");
-    let api = people(&broker, &db, groups.clone(), changes, listen);
+    let api = people(&broker, &db, index.clone(), groups.clone(), changes, listen);
     let socket = bind_socket(&paths.socket()).map_err(|source| UpError::Data {
         path: paths.socket(),
         source,
     })?;
     broker.tasks.spawn(mcp.clone().tell_changes());
     broker.tasks.spawn(tick(broker.clone()));
+    broker
+        .tasks
+        .spawn(index.clone().follow(broker.audit.clone(), stopping.clone()));
     let listening = broker.clone();
     let (hearing, states) = (mcp.clone(), api.servers.clone());
     broker
@@ -220,6 +225,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     // The writer ends when the last sender is gone; tasks that did not end in time keep theirs.
     let ends = async { tokio::join!(shower, writer) };
     let _ = tokio::time::timeout(Duration::from_secs(5), ends).await;
+    index.close().await;
     db.close().await;
     Ok(())
 }
@@ -232,6 +238,7 @@ struct Opened {
     shower: JoinHandle<()>,
     approved: Vec<Arc<Held>>,
     house: Arc<House>,
+    index: Index,
     changes: Arc<api::events::Changes>,
     heard: mpsc::UnboundedReceiver<Event>,
 }
@@ -244,6 +251,7 @@ async fn open(
 ) -> Result<Opened, UpError> {
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
+    let index = Index::open(&paths.data, db.clone()).await?;
     let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
     if db.chain_is_missing().await? {
         let what = "the log was found empty, though there were tokens, questions or labels: what it held is gone";
@@ -303,6 +311,7 @@ async fn open(
         shower,
         approved,
         house,
+        index,
         changes,
         heard,
     })
@@ -558,6 +567,7 @@ async fn hear(
 fn people(
     broker: &Arc<Broker>,
     db: &Db,
+    index: Index,
     groups: Arc<Groups>,
     changes: Arc<api::events::Changes>,
     listen: SocketAddr,
@@ -567,6 +577,7 @@ fn people(
     Arc::new(Api {
         broker: broker.clone(),
         db: db.clone(),
+        index,
         web: broker.hosted.web.clone(),
         sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
         groups,

@@ -160,12 +160,8 @@ impl Entry {
 
     fn hash_of(seq: i64, id: &str, at: i64, body: &str, prev: &str) -> String {
         // A JSON array: no two different entries have the same bytes.
-        Digest::of(
-            serde_json::json!([seq, id, at, body, prev])
-                .to_string()
-                .as_bytes(),
-        )
-        .to_string()
+        let text = serde_json::to_vec(&(seq, id, at, body, prev)).unwrap_or_default();
+        Digest::of(&text).to_string()
     }
 }
 

@@ -6,56 +6,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use policy::record::{Entry, Event, Story};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Api, Refused, Who};
+pub(crate) use crate::audit::find::{Wanted, kind};
+use crate::audit::index::FindError;
 use crate::audit::read;
-
-/// Which stories to tell. What is empty says nothing.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Wanted {
-    /// How many at most.
-    pub(crate) limit: Option<usize>,
-    /// Only those before this position.
-    pub(crate) before: Option<i64>,
-    /// Only those in which this text occurs.
-    pub(crate) text: String,
-    /// Only those of this group.
-    pub(crate) group: String,
-    /// Only those decided so.
-    pub(crate) decision: String,
-    /// Only those that ended so.
-    pub(crate) outcome: String,
-    /// Only those of this kind.
-    pub(crate) kind: String,
-}
-
-impl Wanted {
-    fn fits(&self, story: &Story) -> bool {
-        let is = |wanted: &str, name: &str| wanted.is_empty() || wanted == name;
-        is(&self.group, &story.group)
-            && is(&self.decision, story.decision.as_str())
-            && is(&self.outcome, story.outcome.as_str())
-            && is(&self.kind, kind(story))
-    }
-}
-
-/// The name of a story's kind. What somebody did to the gateway itself is of none of the five.
-pub(crate) fn kind(story: &Story) -> &'static str {
-    use policy::action::Kind;
-    if story.group.is_empty() && story.conversation.is_empty() {
-        return "gateway";
-    }
-    match story.kind {
-        Kind::Mcp => "mcp",
-        Kind::Model => "model",
-        Kind::Network => "network",
-        Kind::Local => "local",
-        Kind::Host => "host",
-    }
-}
+use crate::config::Role;
 
 /// A page of the log.
 #[derive(Clone, Debug, Serialize)]
@@ -72,10 +30,18 @@ pub(crate) async fn page(api: &Api, who: &Who, wanted: &Wanted) -> Result<Page, 
     const MOST: usize = 200;
     api.broker.audit.settle().await;
     let limit = wanted.limit.unwrap_or(USUAL).min(MOST);
-    let text = Some(wanted.text.as_str()).filter(|text| !text.is_empty());
     let config = &api.broker.config;
-    let keep = |story: &Story| who.may_see(config, &story.group) && wanted.fits(story);
-    let (stories, next) = read::page(&api.db, text, wanted.before, limit, keep).await?;
+    let groups = (who.role() != Role::Owner).then(|| {
+        let names = config.groups.keys().map(ToString::to_string);
+        names
+            .filter(|name| who.may_see(config, name))
+            .collect::<Vec<_>>()
+    });
+    let may_see = |story: &Story| who.may_see(config, &story.group);
+    let (stories, next) = api
+        .index
+        .find(wanted, groups.as_deref(), limit, may_see)
+        .await?;
     Ok(Page { stories, next })
 }
 
@@ -123,5 +89,18 @@ pub(super) async fn one(
 /// Returns when the log holds all that was done before.
 pub(super) async fn settle(State(api): State<Arc<Api>>) -> Json<Value> {
     api.broker.audit.settle().await;
+    if let Err(error) = api.index.catch_up().await {
+        tracing::error!("the index over the log cannot be written: {error}");
+    }
     Json(json!({ "settled": true }))
+}
+
+impl From<FindError> for Refused {
+    fn from(error: FindError) -> Self {
+        let status = match &error {
+            FindError::Time(_) => StatusCode::BAD_REQUEST,
+            FindError::Db(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
 }

@@ -11,15 +11,6 @@ use super::end_text;
 use crate::db::{Db, DbError};
 use crate::keys::{KeyError, Keys};
 
-/// Which stories to read.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// How many, newest first.
-    pub limit: u64,
-    /// Only those in which this text occurs, upper and lower case alike.
-    pub text: Option<String>,
-}
-
 /// The log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -51,28 +42,6 @@ pub enum VerifyError {
     Key(#[from] KeyError),
 }
 
-/// The newest stories, newest first.
-///
-/// # Errors
-/// [`ReadError`], if the log cannot be read.
-pub async fn stories(data: &Path, filter: Filter) -> Result<Vec<Story>, ReadError> {
-    let db = Db::open_to_read(data).await?;
-    let found = tell(&db, &filter).await;
-    db.close().await;
-    Ok(found?)
-}
-
-/// The same, from an open database.
-///
-/// # Errors
-/// [`DbError`], if the log cannot be read.
-pub async fn tell(db: &Db, filter: &Filter) -> Result<Vec<Story>, DbError> {
-    let ids = db.newest_ids(filter.text.as_deref(), filter.limit).await?;
-    let mut stories = fold(&db.entries_of(ids).await?);
-    stories.reverse();
-    Ok(stories)
-}
-
 /// The story of an action; a question's id finds the action it was about.
 ///
 /// # Errors
@@ -89,45 +58,6 @@ pub async fn story(data: &Path, id: &str) -> Result<Option<Story>, ReadError> {
     .await;
     db.close().await;
     Ok(found?)
-}
-
-/// Stories before a position, newest first, and the position to go on before; `None` at the end of
-/// the log. `keep` says which are wanted. No more than `SCANNED` are looked at, so that a search for
-/// what is rare comes in several pages, some of them empty.
-///
-/// # Errors
-/// [`DbError`], if the log cannot be read.
-pub async fn page(
-    db: &Db,
-    text: Option<&str>,
-    before: Option<i64>,
-    limit: usize,
-    keep: impl Fn(&Story) -> bool,
-) -> Result<(Vec<Story>, Option<i64>), DbError> {
-    // Every record may be as large as a request: few of them are in memory at a time.
-    const AT_ONCE: usize = 50;
-    const SCANNED: usize = 4000;
-    let mut found = Vec::new();
-    let mut before = before.unwrap_or(i64::MAX);
-    for _ in 0..SCANNED.div_ceil(AT_ONCE) {
-        let ids = db.story_ids(text, before, AT_ONCE as u64).await?;
-        let more = ids.len() == AT_ONCE;
-        let mut stories = fold(&db.entries_of(ids).await?);
-        stories.reverse();
-        let last = stories.last().map(|story| story.seq);
-        for story in stories.into_iter().filter(&keep) {
-            if found.len() == limit {
-                return Ok((found, Some(before)));
-            }
-            before = story.seq;
-            found.push(story);
-        }
-        match last {
-            Some(last) if more => before = last,
-            Some(_) | None => return Ok((found, None)),
-        }
-    }
-    Ok((found, Some(before)))
 }
 
 /// What the log says of an action, entry by entry; a question's id finds the action it was about.
@@ -221,17 +151,20 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
     let end = db.chain_end().await?;
     let mut walk = Walk::default();
     let mut at_end = None;
-    let mut after = i64::MIN;
-    loop {
-        let page = db.chain_page(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.seq;
-        for entry in &page {
-            walk.step(entry)?;
-            if end.as_ref().is_some_and(|end| end.walk.seq == walk.seq) {
-                at_end = Some(entry.clone());
-            }
+    let mut page = db.chain_page(i64::MIN, PAGE).await?;
+    while let Some(after) = page.last().map(|entry| entry.seq) {
+        if let Some(end) = &end {
+            let found = page.iter().find(|entry| entry.seq == end.walk.seq);
+            at_end = at_end.or_else(|| found.cloned());
         }
+        // The next page is read while this one is checked.
+        let checked = tokio::task::spawn_blocking(move || check(walk, &page));
+        let (checked, next) = tokio::join!(checked, db.chain_page(after, PAGE));
+        walk = match checked {
+            Ok(walk) => walk?,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        };
+        page = next?;
     }
     let missing = |seq: i64, problem: &str| Bad {
         seq,
@@ -275,6 +208,14 @@ async fn walk(db: &Db, key: Option<&crate::keys::Mac>) -> Result<Verified, Verif
         entries: walk.seq,
         head: walk.hash,
     })
+}
+
+/// Walks on over some entries.
+fn check(mut walk: Walk, entries: &[Entry]) -> Result<Walk, Bad> {
+    for entry in entries {
+        walk.step(entry)?;
+    }
+    Ok(walk)
 }
 
 #[cfg(test)]

@@ -12,44 +12,131 @@ use serde_json::json;
 use super::Failure;
 use super::client::Client;
 use super::output::{Cell, Output, short, utc};
-use crate::audit::read::{self, Filter, ReadError, VerifyError};
+use crate::audit::find::Wanted;
+use crate::audit::index::{FindError, Index};
+use crate::audit::read::{self, ReadError, VerifyError};
 use crate::config::Paths;
+use crate::db::Db;
 use crate::text::{printable, printable_lines};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List what was asked and done, the newest last.
-    List {
-        /// At most so many, the newest.
-        #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: u64,
-    },
+    List(Filters),
     /// Show everything about one action.
     Show {
         /// The action's id, or its question's.
         id: String,
     },
-    /// List what holds a text.
+    /// List what holds all of some words.
     Search {
-        /// The text.
+        /// The words; in quotes one after the other, with a `*` at the end what begins so.
         text: String,
-        /// At most so many, the newest.
-        #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: u64,
+        #[command(flatten)]
+        filters: Filters,
     },
     /// Check that nothing in the log was changed, removed, inserted or moved.
     Verify,
+}
+
+/// What the list is narrowed by.
+#[derive(Debug, clap::Args)]
+pub(super) struct Filters {
+    /// At most so many, the newest.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// Only this group.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    group: String,
+    /// Only this kind: mcp, model, network, local, host or gateway.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Only this tool, as `server__tool`.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    tool: String,
+    /// Only this server.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    server: String,
+    /// Only what was decided so: allow, ask or deny.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    decision: String,
+    /// Only what ended so: running, ok, error, refused or unknown.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    outcome: String,
+    /// Only what this person asked for, answered or did.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    person: String,
+    /// Only what this credential asked for, such as `token:tok_1`.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    principal: String,
+    /// Only conversations with this label: untrusted or secret.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    label: String,
+    /// Only what was asked and stands so: pending, approved, denied, expired, withdrawn,
+    /// `caller_gone`; `any` for all that was asked.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    approval: String,
+    /// Only what began then or later: `2026-01-31`, `2026-01-31T12:00:00Z`, or `24h` for a day ago.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TIME"
+    )]
+    since: String,
+    /// Only what began before then.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TIME"
+    )]
+    until: String,
+}
+
+impl Filters {
+    fn wanted(self, text: String) -> Wanted {
+        let Self {
+            limit,
+            group,
+            kind,
+            tool,
+            server,
+            decision,
+            outcome,
+            person,
+            principal,
+            label,
+            approval,
+            since,
+            until,
+        } = self;
+        Wanted {
+            limit: Some(limit),
+            before: None,
+            text,
+            group,
+            kind,
+            server,
+            tool,
+            decision,
+            outcome,
+            principal,
+            person,
+            label,
+            approval,
+            since,
+            until,
+        }
+    }
 }
 
 pub(super) async fn run(command: Command, paths: &Paths, out: Output) -> Result<(), Failure> {
     let data = &paths.data;
     settle(paths).await;
     match command {
-        Command::List { limit } => list(data, Filter { limit, text: None }, out).await,
-        Command::Search { text, limit } => {
-            let text = Some(text);
-            list(data, Filter { limit, text }, out).await
-        }
+        Command::List(filters) => list(data, &filters.wanted(String::new()), out).await,
+        Command::Search { text, filters } => list(data, &filters.wanted(text), out).await,
         Command::Show { id } => {
             let story = find(data, &id).await?;
             out.print(&story, || show(&story, out))
@@ -90,8 +177,8 @@ pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Fail
     })
 }
 
-async fn list(data: &Path, filter: Filter, out: Output) -> Result<(), Failure> {
-    let mut stories = read::stories(data, filter).await.map_err(failed)?;
+async fn list(data: &Path, wanted: &Wanted, out: Output) -> Result<(), Failure> {
+    let mut stories = found(data, wanted).await?;
     stories.sort_by_key(|story| story.seq);
     out.print(&stories, || {
         let rows = stories
@@ -118,6 +205,38 @@ async fn list(data: &Path, filter: Filter, out: Output) -> Result<(), Failure> {
             "nothing in the log",
         )
     })
+}
+
+/// What fits, as far as the limit goes. Whoever can read the data directory may see all of it.
+async fn found(data: &Path, wanted: &Wanted) -> Result<Vec<Story>, Failure> {
+    let fails = |error: FindError| match &error {
+        FindError::Time(_) => Failure::Usage(error.to_string()),
+        FindError::Db(_) => Failure::of(&error),
+    };
+    let db = Db::open_to_read(data)
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let index = Index::open(data, db.clone())
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let limit = wanted.limit.unwrap_or(usize::MAX);
+    let mut stories = Vec::new();
+    let mut wanted = wanted.clone();
+    while stories.len() < limit {
+        let room = limit - stories.len();
+        let (more, next) = index
+            .find(&wanted, None, room, |_| true)
+            .await
+            .map_err(fails)?;
+        stories.extend(more);
+        wanted.before = next;
+        if next.is_none() {
+            break;
+        }
+    }
+    index.close().await;
+    db.close().await;
+    Ok(stories)
 }
 
 /// The story of an action, by its id or its question's.

@@ -70,6 +70,14 @@ struct Log {
     decisions: Vec<Choice>,
     outcomes: Vec<Choice>,
     kinds: Vec<Choice>,
+    labels: Vec<Choice>,
+    approvals: Vec<Choice>,
+    tool: Text,
+    server: Text,
+    person: Text,
+    principal: Text,
+    since: Text,
+    until: Text,
     lines: Vec<Line>,
     /// Where the page of older stories is.
     older: Option<String>,
@@ -102,18 +110,23 @@ pub(super) async fn list(
         ("host", "host"),
         ("gateway", "the gateway"),
     ];
+    const LABELS: [(&str, &str); 2] = [("untrusted", "untrusted"), ("secret", "secret")];
+    const APPROVALS: [(&str, &str); 6] = [
+        ("any", "with a question"),
+        ("pending", "waits"),
+        ("approved", "approved"),
+        ("denied", "denied"),
+        ("expired", "expired"),
+        ("withdrawn", "withdrawn"),
+    ];
     let found = audit::page(&api, &who, &wanted).await?;
     let config = &api.broker.config;
     let names = config.groups.keys().map(GroupName::to_string);
     let names = names.filter(|name| who.may_see(config, name));
-    let narrowed = [
-        &wanted.group,
-        &wanted.decision,
-        &wanted.outcome,
-        &wanted.kind,
-    ]
-    .iter()
-    .any(|one| !one.is_empty());
+    let mut filters = wanted.filters().into_iter();
+    let narrowed = filters.any(|(_, value)| !value.is_empty())
+        || !wanted.since.is_empty()
+        || !wanted.until.is_empty();
     Ok(page(&Log {
         groups: names
             .map(|name| (name.clone(), name == wanted.group))
@@ -121,6 +134,14 @@ pub(super) async fn list(
         decisions: choices(&DECISIONS, &wanted.decision),
         outcomes: choices(&OUTCOMES, &wanted.outcome),
         kinds: choices(&KINDS, &wanted.kind),
+        labels: choices(&LABELS, &wanted.label),
+        approvals: choices(&APPROVALS, &wanted.approval),
+        tool: Text::line(&wanted.tool),
+        server: Text::line(&wanted.server),
+        person: Text::line(&wanted.person),
+        principal: Text::line(&wanted.principal),
+        since: Text::line(&wanted.since),
+        until: Text::line(&wanted.until),
         lines: found.stories.iter().map(Line::from).collect(),
         older: found.next.and_then(|next| older(&wanted, next)),
         filtered: narrowed || !wanted.text.is_empty(),
@@ -133,13 +154,12 @@ fn older(wanted: &Wanted, next: i64) -> Option<String> {
     let mut url = reqwest::Url::parse("http://localhost/audit").ok()?;
     {
         let mut query = url.query_pairs_mut();
-        for (name, value) in [
-            ("text", &wanted.text),
-            ("group", &wanted.group),
-            ("decision", &wanted.decision),
-            ("outcome", &wanted.outcome),
-            ("kind", &wanted.kind),
-        ] {
+        let rest = [
+            ("text", wanted.text.as_str()),
+            ("since", &wanted.since),
+            ("until", &wanted.until),
+        ];
+        for (name, value) in rest.into_iter().chain(wanted.filters()) {
             if !value.is_empty() {
                 query.append_pair(name, value);
             }

@@ -1,5 +1,7 @@
 //! Rows of the log: the chain, its end, what is open, and the labels that go with it.
 
+mod write;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -8,8 +10,7 @@ use policy::ids::{ActionId, ConversationId};
 use policy::label::{Label, Labels, Provenance};
 use policy::record::{Entry, Walk};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, Set, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, QueryOrder, Statement, TransactionTrait};
 
 use super::{Db, DbError};
 
@@ -163,88 +164,12 @@ impl Db {
             return Ok(());
         };
         let tx = self.conn.begin().await?;
-        let rows = links.iter().map(|link| {
-            let Entry {
-                seq,
-                id,
-                at,
-                body,
-                prev,
-                hash,
-            } = link.entry.clone();
-            audit::ActiveModel {
-                seq: Set(seq),
-                id: Set(id),
-                at: Set(at),
-                body: Set(body),
-                prev: Set(prev),
-                hash: Set(hash),
-            }
-        });
-        audit::Entity::insert_many(rows)
-            .exec_without_returning(&tx)
-            .await?;
-        let end = chain_end::ActiveModel {
-            one: Set(1),
-            seq: Set(last.entry.seq),
-            hash: Set(last.entry.hash.clone()),
-            mac: Set(mac),
-        };
-        let end_columns = [
-            chain_end::Column::Seq,
-            chain_end::Column::Hash,
-            chain_end::Column::Mac,
-        ];
-        chain_end::Entity::insert(end)
-            .on_conflict(
-                OnConflict::column(chain_end::Column::One)
-                    .update_columns(end_columns)
-                    .to_owned(),
-            )
-            .exec_without_returning(&tx)
-            .await?;
-        for link in links {
-            let id = link.entry.id.clone();
-            match link.opens {
-                Opens::No => {}
-                Opens::Waits | Opens::Begins => {
-                    let row = running::ActiveModel {
-                        id: Set(id),
-                        doing: Set(link.opens == Opens::Begins),
-                    };
-                    running::Entity::insert(row)
-                        .on_conflict(
-                            OnConflict::column(running::Column::Id)
-                                .update_column(running::Column::Doing)
-                                .to_owned(),
-                        )
-                        .exec_without_returning(&tx)
-                        .await?;
-                }
-                Opens::Ends => {
-                    running::Entity::delete_by_id(id).exec(&tx).await?;
-                }
-            }
-            if let Some((server, marks)) = &link.put {
-                super::known::add_soil(&tx, server, marks).await?;
-            }
-            for (conversation, label, from) in &link.labels {
-                let row = labels::ActiveModel {
-                    conversation: Set(conversation.to_string()),
-                    label: Set(label.as_str().to_owned()),
-                    action: Set(from.action.to_string()),
-                    tool: Set(from.tool.clone()),
-                    at: Set(from.at.as_millisecond()),
-                };
-                labels::Entity::insert(row)
-                    .on_conflict(
-                        OnConflict::columns([labels::Column::Conversation, labels::Column::Label])
-                            .do_nothing()
-                            .to_owned(),
-                    )
-                    .exec_without_returning(&tx)
-                    .await?;
-            }
+        write::entries(&tx, links).await?;
+        write::end(&tx, &last.entry, mac).await?;
+        write::open(&tx, links).await?;
+        write::labels(&tx, links).await?;
+        for (server, marks) in links.iter().filter_map(|link| link.put.as_ref()) {
+            super::known::add_soil(&tx, server, marks).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -270,10 +195,10 @@ impl Db {
         self.chain_add(std::slice::from_ref(link), end.mac.clone())
             .await?;
         let back = chain_end::ActiveModel {
-            one: Set(1),
-            seq: Set(end.walk.seq),
-            hash: Set(end.walk.hash.clone()),
-            mac: Set(end.mac.clone()),
+            one: sea_orm::Set(1),
+            seq: sea_orm::Set(end.walk.seq),
+            hash: sea_orm::Set(end.walk.hash.clone()),
+            mac: sea_orm::Set(end.mac.clone()),
         };
         chain_end::Entity::update(back).exec(&self.conn).await?;
         Ok(())
@@ -318,13 +243,25 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be read.
     pub async fn chain_page(&self, after: i64, rows: u64) -> Result<Vec<Entry>, DbError> {
-        let page = audit::Entity::find()
-            .filter(audit::Column::Seq.gt(after))
-            .order_by_asc(audit::Column::Seq)
-            .limit(rows)
-            .all(&self.conn)
-            .await?;
-        Ok(page.into_iter().map(Entry::from).collect())
+        // By position: names cost more than reading the row.
+        let sql =
+            "SELECT seq, id, at, body, prev, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?";
+        let limit = i64::try_from(rows).unwrap_or(i64::MAX);
+        let backend = self.conn.get_database_backend();
+        let query = Statement::from_sql_and_values(backend, sql, [after.into(), limit.into()]);
+        let rows = self.conn.query_all_raw(query).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Entry {
+                    seq: row.try_get_by_index(0)?,
+                    id: row.try_get_by_index(1)?,
+                    at: row.try_get_by_index(2)?,
+                    body: row.try_get_by_index(3)?,
+                    prev: row.try_get_by_index(4)?,
+                    hash: row.try_get_by_index(5)?,
+                })
+            })
+            .collect()
     }
 
     /// All entries of some actions, oldest first.
@@ -340,27 +277,6 @@ impl Db {
         Ok(rows.into_iter().map(Entry::from).collect())
     }
 
-    /// The ids of the actions whose first entry is before a position, newest first; with a text, of
-    /// those in whose entries it occurs.
-    ///
-    /// # Errors
-    /// [`DbError`], if they cannot be read.
-    pub async fn story_ids(
-        &self,
-        text: Option<&str>,
-        before: i64,
-        limit: u64,
-    ) -> Result<Vec<String>, DbError> {
-        // Only these entries begin a story; the tag of an event is the first thing in its text.
-        let sql = "SELECT id FROM audit WHERE seq < ?1 AND (body LIKE '{\"event\":\"decided\"%' \
-                   OR body LIKE '{\"event\":\"refused\"%' OR body LIKE '{\"event\":\"noted\"%') \
-                   AND (?2 = '' OR id = ?2 OR id IN (SELECT id FROM audit WHERE instr(lower(body), lower(?2)) > 0)) \
-                   ORDER BY seq DESC LIMIT ?3";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let values = [before.into(), text.unwrap_or_default().into(), limit.into()];
-        self.ids(sql, values).await
-    }
-
     /// All entries of the actions in whose entries a text occurs, oldest first.
     ///
     /// # Errors
@@ -372,18 +288,6 @@ impl Db {
             entries.extend(self.entries_of(ids.to_vec()).await?);
         }
         Ok(entries)
-    }
-
-    /// The ids of the newest actions, newest first; with a text, of those in whose entries it occurs.
-    ///
-    /// # Errors
-    /// [`DbError`], if they cannot be read.
-    pub async fn newest_ids(&self, text: Option<&str>, limit: u64) -> Result<Vec<String>, DbError> {
-        let sql = "SELECT id, MIN(seq) AS first FROM audit WHERE (?1 = '' OR instr(lower(body), lower(?1)) > 0 OR id = ?1) \
-                   GROUP BY id ORDER BY first DESC LIMIT ?2";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let values = [text.unwrap_or_default().into(), limit.into()];
-        self.ids(sql, values).await
     }
 
     /// The column `id` of what a query finds.

@@ -1,0 +1,253 @@
+//! What the log costs: records made durable, and checked again, against what the machine itself can
+//! do in the same run.
+//!
+//! `.ci/bench` runs it, and `.ci/long audit` with a million: `log [RECORDS]`. Writers wait for each of
+//! their records, as calls do: one before an action, one after it. Then the index over all of them is
+//! made, and asked.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use gateway::audit::find::Wanted;
+use gateway::audit::index::Index;
+use gateway::audit::read::verify;
+use gateway::audit::{Audit, Opens, Write};
+use gateway::db::Db;
+use gateway::keys::Keys;
+use policy::action::{Action, Digest, Kind, Method};
+use policy::decision::{Decision, Facts, Why};
+use policy::ids::{ActionId, ConversationId, RunId};
+use policy::label::Labels;
+use policy::record::{Event, Outcome};
+use policy::traits::Traits;
+use serde_json::json;
+
+/// How many wait for their records at once.
+const WRITERS: usize = 64;
+
+fn main() -> Result<()> {
+    let records = match std::env::args().nth(1) {
+        Some(text) => text.parse().context("give a number of records")?,
+        None => 20_000,
+    };
+    // Beside this program rather than in /tmp, which may be memory: the log is to be on a disk.
+    let here = std::env::current_exe()?;
+    let scratch = tempfile::tempdir_in(here.parent().context("this program lies nowhere")?)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let report = runtime.block_on(measure(scratch.path(), records))?;
+    std::io::stdout().lock().write_all(report.as_bytes())?;
+    Ok(())
+}
+
+async fn measure(data: &Path, records: usize) -> Result<String> {
+    let keys = Arc::new(Keys::open(data)?);
+    let db = Db::open(data).await?;
+    let (audit, writer) = Audit::start(db.clone(), keys).await?;
+    let each = records / WRITERS / 2;
+    let begun = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..WRITERS {
+        tasks.spawn(write(audit.clone(), n, each));
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let appended = rate(each * WRITERS * 2, begun.elapsed());
+    drop(audit);
+    writer.await?;
+    let index = Index::open(data, db.clone()).await?;
+    let begun = Instant::now();
+    index.catch_up().await?;
+    let indexed = rate(each * WRITERS * 2, begun.elapsed());
+    let searched = search(&index, each * WRITERS).await?;
+    index.close().await;
+    db.close().await;
+
+    let bytes = serde_json::to_vec(&decided("act_0"))?.len() + 200;
+    let synced = sync_rate(data, bytes)?;
+    let begun = Instant::now();
+    let verified = verify(data).await?;
+    let checked = rate(usize::try_from(verified.entries)?, begun.elapsed());
+    ensure!(
+        verified.entries >= i64::try_from(each * WRITERS * 2)?,
+        "records are missing"
+    );
+    let hashed = hash_rate(bytes);
+    Ok(format!(
+        "log                     records/s   the machine   ratio\n\
+         append, {WRITERS} writers     {appended:>10.0}    {synced:>10.0}  {:>6.3}   records of {bytes} bytes, 64 to an fdatasync\n\
+         verify                 {checked:>10.0}    {hashed:>10.0}  {:>6.3}   SHA-256 alone\n\
+         index                  {indexed:>10.0}\n\n\
+         search in {} records         found    median ms   slowest ms\n{searched}",
+        appended / synced,
+        checked / hashed,
+        each * WRITERS * 2,
+    ))
+}
+
+/// One who does actions one after the other.
+async fn write(audit: Audit, writer: usize, actions: usize) -> Result<()> {
+    for n in 0..actions {
+        let id = format!("act_{writer:04}{n:028}");
+        let event = decided(&id);
+        audit
+            .write(Write::new(&*id, event).opens(Opens::Begins))
+            .await?;
+        let closed = Event::Closed {
+            outcome: Outcome::Ok,
+            detail: None,
+            result: Some(Digest::of(id.as_bytes())),
+        };
+        audit
+            .write(Write::new(&*id, closed).opens(Opens::Ends))
+            .await?;
+    }
+    Ok(())
+}
+
+/// How long it takes to find the newest 50 stories that fit.
+async fn search(index: &Index, stories: usize) -> Result<String> {
+    const TIMES: usize = 11;
+    let text = |text: String| Wanted {
+        text,
+        ..Wanted::default()
+    };
+    let writer = stories / WRITERS / 2;
+    let asked = [
+        (
+            "a word of one record",
+            text(format!("act_0007{writer:028}")),
+        ),
+        ("a word of every record", text("figures".to_owned())),
+        ("an address", text("ana@example.org".to_owned())),
+        (
+            "a phrase",
+            text("\"here is what you asked for\"".to_owned()),
+        ),
+        (
+            "two words, never together",
+            text(format!("act_0007{writer:028} act_0008{writer:028}")),
+        ),
+        ("the beginnings of words", text("figu* exam*".to_owned())),
+        ("a word of none", text("anemone".to_owned())),
+        (
+            "a word and filters",
+            Wanted {
+                group: "work".to_owned(),
+                tool: "mail__send".to_owned(),
+                outcome: "ok".to_owned(),
+                ..text("ana".to_owned())
+            },
+        ),
+        (
+            "what failed, of which there is none",
+            Wanted {
+                outcome: "error".to_owned(),
+                ..text("ana".to_owned())
+            },
+        ),
+        (
+            "the last hour",
+            Wanted {
+                since: "1h".to_owned(),
+                ..Wanted::default()
+            },
+        ),
+    ];
+    let mut lines = String::new();
+    for (name, wanted) in asked {
+        let mut times = Vec::new();
+        let mut found = 0;
+        for _ in 0..TIMES {
+            let begun = Instant::now();
+            found = index.find(&wanted, None, 50, |_| true).await?.0.len();
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        let millis = |at: usize| times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+        let (median, slowest) = (millis(TIMES / 2), millis(TIMES - 1));
+        writeln!(
+            lines,
+            "{name:<36} {found:>5} {median:>12.1} {slowest:>12.1}"
+        )?;
+    }
+    Ok(lines)
+}
+
+/// A decision as they are: a letter to somebody.
+fn decided(id: &str) -> Event {
+    let action = Action {
+        id: ActionId::new(id),
+        kind: Kind::Mcp,
+        group: "work".parse().unwrap_or_else(|_| std::process::abort()),
+        conversation: ConversationId::new("token:tok_1"),
+        run: RunId::new("run_1"),
+        principal: "token:tok_1 (laptop)".to_owned(),
+        server: "mail".to_owned(),
+        method: Method::Call,
+        name: "send".to_owned(),
+        args: json!({ "to": ["ana@example.org"], "subject": format!("the figures of {id}"), "body": "Dear Ana, here is what you asked for." }),
+        meta: None,
+        definition: Digest::of(b"definition"),
+        identity: Digest::of(b"identity"),
+    };
+    let facts = Facts {
+        action,
+        traits: Traits::UNDECLARED,
+        labels: Labels::default(),
+        contains_secrets: false,
+        changed: false,
+        credentials: Vec::new(),
+        grants: Vec::new(),
+        now: jiff::Timestamp::now(),
+    };
+    let why = Why {
+        decision: Decision::Allow,
+        gates: std::collections::BTreeSet::new(),
+        lifted: std::collections::BTreeSet::new(),
+        rules: vec!["mail-to-colleagues".to_owned()],
+        reasons: vec!["rule `mail-to-colleagues` allows it".to_owned()],
+        adds: std::collections::BTreeSet::new(),
+    };
+    Event::Decided {
+        facts: Box::new(facts),
+        why,
+        sealed_args: None,
+        approval: None,
+        revision: "0123456789abcdef".to_owned(),
+    }
+}
+
+/// How many records a second the disk takes when as many as writers share one fdatasync.
+fn sync_rate(folder: &Path, bytes: usize) -> Result<f64> {
+    const TIMES: usize = 200;
+    let group = vec![b'x'; bytes * WRITERS];
+    let mut file = File::create(folder.join("raw"))?;
+    let begun = Instant::now();
+    for _ in 0..TIMES {
+        file.write_all(&group)?;
+        file.sync_data()?;
+    }
+    Ok(rate(TIMES * WRITERS, begun.elapsed()))
+}
+
+/// How many records a second one thread can hash.
+fn hash_rate(bytes: usize) -> f64 {
+    const TIMES: usize = 50_000;
+    let record = vec![b'x'; bytes];
+    let begun = Instant::now();
+    for _ in 0..TIMES {
+        std::hint::black_box(Digest::of(&record));
+    }
+    rate(TIMES, begun.elapsed())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
