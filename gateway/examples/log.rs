@@ -19,12 +19,8 @@ use gateway::audit::read::verify;
 use gateway::audit::{Audit, Opens, Write};
 use gateway::db::Db;
 use gateway::keys::Keys;
-use policy::action::{Action, Digest, Kind, Method};
-use policy::decision::{Decision, Facts, Why};
-use policy::ids::{ActionId, ConversationId, RunId};
-use policy::label::Labels;
+use policy::action::Digest;
 use policy::record::{Event, Outcome};
-use policy::traits::Traits;
 use serde_json::json;
 
 /// How many wait for their records at once.
@@ -68,7 +64,7 @@ async fn measure(data: &Path, records: usize) -> Result<String> {
     index.close().await;
     db.close().await;
 
-    let bytes = serde_json::to_vec(&decided("act_0"))?.len() + 200;
+    let bytes = serde_json::to_vec(&decided("act_0")?)?.len() + 200;
     let synced = sync_rate(data, bytes)?;
     let begun = Instant::now();
     let verified = verify(data).await?;
@@ -94,7 +90,7 @@ async fn measure(data: &Path, records: usize) -> Result<String> {
 async fn write(audit: Audit, writer: usize, actions: usize) -> Result<()> {
     for n in 0..actions {
         let id = format!("act_{writer:04}{n:028}");
-        let event = decided(&id);
+        let event = decided(&id)?;
         audit
             .write(Write::new(&*id, event).opens(Opens::Begins))
             .await?;
@@ -180,47 +176,34 @@ async fn search(index: &Index, stories: usize) -> Result<String> {
 }
 
 /// A decision as they are: a letter to somebody.
-fn decided(id: &str) -> Event {
-    let action = Action {
-        id: ActionId::new(id),
-        kind: Kind::Mcp,
-        group: "work".parse().unwrap_or_else(|_| std::process::abort()),
-        conversation: ConversationId::new("token:tok_1"),
-        run: RunId::new("run_1"),
-        principal: "token:tok_1 (laptop)".to_owned(),
-        server: "mail".to_owned(),
-        method: Method::Call,
-        name: "send".to_owned(),
-        args: json!({ "to": ["ana@example.org"], "subject": format!("the figures of {id}"), "body": "Dear Ana, here is what you asked for." }),
-        meta: None,
-        definition: Digest::of(b"definition"),
-        identity: Digest::of(b"identity"),
-    };
-    let facts = Facts {
-        action,
-        traits: Traits::UNDECLARED,
-        labels: Labels::default(),
-        contains_secrets: false,
-        changed: false,
-        credentials: Vec::new(),
-        grants: Vec::new(),
-        now: jiff::Timestamp::now(),
-    };
-    let why = Why {
-        decision: Decision::Allow,
-        gates: std::collections::BTreeSet::new(),
-        lifted: std::collections::BTreeSet::new(),
-        rules: vec!["mail-to-colleagues".to_owned()],
-        reasons: vec!["rule `mail-to-colleagues` allows it".to_owned()],
-        adds: std::collections::BTreeSet::new(),
-    };
-    Event::Decided {
-        facts: Box::new(facts),
-        why,
-        sealed_args: None,
-        approval: None,
-        revision: "0123456789abcdef".to_owned(),
-    }
+fn decided(id: &str) -> Result<Event> {
+    let digest = Digest::of(b"definition");
+    let event = json!({
+        "event": "decided",
+        "facts": {
+            "action": {
+                "id": id, "kind": "mcp", "group": "work", "conversation": "token:tok_1", "run": "run_1",
+                "principal": "token:tok_1 (laptop)", "server": "mail", "method": "tools/call", "name": "send",
+                "args": {
+                    "to": ["ana@example.org"], "subject": format!("the figures of {id}"),
+                    "body": "Dear Ana, here is what you asked for.",
+                },
+                "definition": digest, "identity": digest,
+            },
+            "traits": {
+                "public_source": true, "secret_data": true, "public_sink": true, "dangerous_writes": true,
+                "read_only": false,
+            },
+            "labels": {}, "contains_secrets": false, "changed": false, "credentials": [], "grants": [],
+            "now": jiff::Timestamp::now(),
+        },
+        "why": {
+            "decision": "allow", "gates": [], "lifted": ["dangerous_writes", "public_sink"],
+            "rules": ["mail-to-colleagues"], "reasons": ["rule `mail-to-colleagues` allows it"], "adds": [],
+        },
+        "revision": "0123456789abcdef",
+    });
+    Ok(serde_json::from_value(event)?)
 }
 
 /// How many records a second the disk takes when as many as writers share one fdatasync.
