@@ -24,6 +24,7 @@ use policy::rule::Gate;
 use crate::audit::Audit;
 use crate::db::Db;
 use crate::keys::Keys;
+use end::Owed;
 
 pub use ask::AskError;
 pub use decide::{Assent, DecideError};
@@ -45,6 +46,8 @@ pub struct Approvals {
     watchers: Vec<Arc<dyn Watcher>>,
     /// One decision at a time: the state in memory and the row change together.
     deciding: tokio::sync::Mutex<()>,
+    /// The ends of actions that could not be stored yet.
+    owed: Mutex<Vec<Owed>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

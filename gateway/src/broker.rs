@@ -32,6 +32,7 @@ use crate::catalog::{Catalog, Listing};
 use crate::choices::Choices;
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, lock};
+use crate::fault;
 use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
@@ -195,7 +196,10 @@ impl Broker {
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
-                    Ok(()) => self.carry_out(permit, call, item).await,
+                    Ok(()) => {
+                        fault::point("call.recorded").await;
+                        self.carry_out(permit, call, item).await
+                    }
                     Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
                 }
             }
@@ -417,8 +421,10 @@ impl Broker {
             result: None,
         };
         let written = async {
-            self.audit.write(record).await?;
-            self.audit.write(Write::new(id, closed)).await
+            self.audit.write(record.opens(Opens::Waits)).await?;
+            fault::point("refuse.recorded").await;
+            let closed = Write::new(id, closed).opens(Opens::Ends);
+            self.audit.write_or_keep(closed).await
         };
         match written.await {
             Ok(()) => Done::refused(text),
@@ -446,8 +452,10 @@ impl Broker {
                 result: None,
             };
             let id = record.id.clone();
-            self.audit.write(record).await?;
-            self.audit.write(Write::new(id, closed)).await?;
+            self.audit.write(record.opens(Opens::Waits)).await?;
+            fault::point("ask.full").await;
+            let closed = Write::new(id, closed).opens(Opens::Ends);
+            self.audit.write_or_keep(closed).await?;
             return Err(full);
         }
         let id = self.approvals.new_id();
@@ -461,6 +469,7 @@ impl Broker {
             shown.1 = facts.action.args.clone();
         }
         self.audit.write(record).await?;
+        fault::point("ask.recorded").await;
         let action = question.action.id.clone();
         let asked = self
             .approvals
@@ -472,9 +481,8 @@ impl Broker {
                 detail: Some("the question could not be stored".into()),
                 result: None,
             };
-            self.audit
-                .write(Write::new(action.as_str(), closed).opens(Opens::Ends))
-                .await?;
+            let closed = Write::new(action.as_str(), closed).opens(Opens::Ends);
+            self.audit.write_or_keep(closed).await?;
         }
         asked
     }
@@ -482,6 +490,7 @@ impl Broker {
     /// Waits with a caller for the answer of a question.
     async fn wait(&self, held: Arc<Held>, call: &Call) -> Done {
         self.approvals.join(&held).await;
+        fault::point("wait.joined").await;
         if hosted::is_hosted(&held.action) {
             self.hosted.joined(&held);
         }
@@ -490,6 +499,7 @@ impl Broker {
         loop {
             tokio::select! {
                 answer = held.answered() => {
+                    fault::point("wait.answered").await;
                     self.approvals.part(&held);
                     return Done { answer: Some(answer), receipt: Some(Receipt::Question(held.id.clone())) };
                 }
@@ -542,6 +552,7 @@ impl Broker {
         let doing = self.tasks.spawn(async move {
             let id = permit.action().id.to_string();
             let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
+            fault::point("call.replied").await;
             let result = match &answer {
                 Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
                 Answer::Refused(_) => None,
@@ -555,6 +566,7 @@ impl Broker {
                 .audit
                 .write_later(Write::new(id, closed).opens(Opens::Ends))
                 .await;
+            fault::point("call.closed").await;
             broker.show(item.as_ref(), outcome).await;
             if owed {
                 tell.send_replace(Some(answer.clone()));
@@ -632,6 +644,7 @@ impl Broker {
         if let Some(inside) = self.upstreams.inside(&action.server) {
             return self.perform_inside(permit, inside).await;
         }
+        fault::point("call.send").await;
         let request = Request {
             method: action.method.as_str().to_owned(),
             params: params(action),
@@ -704,7 +717,7 @@ impl Broker {
     }
 
     /// Decides the stored action again, and does it.
-    async fn release(&self, held: &Held) -> Result<(), DecideError> {
+    async fn release(&self, held: &Arc<Held>) -> Result<(), DecideError> {
         let void = async |why: String| {
             let text = format!(
                 "NOT EXECUTED. A person approved this call, but {why}. Call again to ask anew."
@@ -724,6 +737,7 @@ impl Broker {
         if !self.granted(&held.action) {
             return Ok(void("this group may no longer use its server".to_owned()).await?);
         }
+        fault::point("release.asks").await;
         // The server as it is now, not as it was when the question was put.
         if let Err(error) = self.catalog.refresh(&held.action.server).await {
             let (answer, outcome) = failure(&held.action.server, &error);
@@ -745,13 +759,15 @@ impl Broker {
         if !self.approvals.begin(held).await? {
             return Ok(()); // It has begun before.
         }
+        fault::point("release.begun").await;
         if let Err(no_record) = self.audit.write(write).await {
             let answer = Answer::Refused(format!("NOT EXECUTED. {no_record}."));
-            return Ok(self
-                .approvals
-                .finish(held, Outcome::Refused, answer)
-                .await?);
+            let why = Some(no_record.to_string());
+            self.approvals.close(held, Outcome::Refused, why).await;
+            self.approvals.finish(held, Outcome::Refused, answer).await;
+            return Ok(());
         }
+        fault::point("release.recorded").await;
         self.note_begun(permit.action());
         let (reports, mut progress) = mpsc::channel(64);
         let forward = held.progress.clone();
@@ -765,8 +781,12 @@ impl Broker {
             .perform(&permit, self.stopping.child_token(), reports)
             .await;
         let _ = forwarding.await;
+        fault::point("release.replied").await;
         self.approvals.close(held, outcome, detail).await;
-        Ok(self.approvals.finish(held, outcome, answer).await?)
+        fault::point("release.closed").await;
+        self.approvals.finish(held, outcome, answer).await;
+        fault::point("release.settled").await;
+        Ok(())
     }
 
     /// The second decision, and the labels: one step under the conversation's lock.
@@ -794,7 +814,10 @@ impl Broker {
     /// The transport took all of an answer.
     pub async fn redeem(&self, receipt: &Receipt) {
         match receipt {
-            Receipt::Question(id) => self.approvals.delivered(id).await,
+            Receipt::Question(id) => {
+                fault::point("answer.taken").await;
+                self.approvals.delivered(id).await;
+            }
             Receipt::Flight(sameness, action) => {
                 self.flights.redeem(sameness, action);
             }
@@ -836,9 +859,11 @@ impl Broker {
             self.audit
                 .write(Write::new(id.clone(), closed).opens(Opens::Ends))
                 .await?;
+            fault::point("recover.closed").await;
             closed_now.push(id);
         }
         for held in approved {
+            fault::point("recover.runs").await;
             self.run_approved(held);
         }
         Ok(closed_now)

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Db;
+use crate::fault;
 use crate::upstreams::{List, Reply, Request, UpstreamError, Upstreams};
 
 use schema::Schema;
@@ -340,6 +341,7 @@ impl Catalog {
                 other => other?,
             };
         }
+        fault::point("catalog.told").await;
         if let Ok(stored) = serde_json::to_string(&raw)
             && let Err(error) = self
                 .db
@@ -348,6 +350,7 @@ impl Catalog {
         {
             tracing::warn!("the tools of `{server}` cannot be stored: {error}");
         }
+        fault::point("catalog.stored").await;
         let listing = Arc::new(Listing::from(raw));
         let before = self
             .listings

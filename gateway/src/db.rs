@@ -21,6 +21,8 @@ use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 use sea_orm_migration::MigratorTrait as _;
 
+use crate::fault;
+
 /// The database's file in the data directory.
 pub const FILE: &str = "portcullis.db";
 
@@ -63,6 +65,7 @@ impl Db {
             conn: connect(data, FILE, "rwc", Durable::Always).await?,
         };
         migrations::Migrator::up(&db.conn, None).await?;
+        fault::point("start.database").await;
         Ok(db)
     }
 
@@ -146,5 +149,12 @@ async fn connect(
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
         });
-    Ok(Database::connect(options).await?)
+    #[cfg_attr(
+        not(feature = "faults"),
+        expect(unused_mut, reason = "only faults listen")
+    )]
+    let mut conn = Database::connect(options).await?;
+    #[cfg(feature = "faults")]
+    conn.set_metric_callback(|told| fault::statement(&told.statement.sql));
+    Ok(conn)
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::tokens::Issued;
 use crate::db::{Db, DbError};
+use crate::fault;
 use crate::keys::{Keys, short_id};
 use runs::Runs;
 
@@ -250,6 +251,7 @@ impl Identity {
         };
         let token = self.sign(&claims)?;
         self.db.token_add(&issued).await?;
+        fault::point("token.stored").await;
         self.live
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -273,6 +275,7 @@ impl Identity {
         }
         let now = Timestamp::now();
         let first = self.db.token_revoke(id, now).await?;
+        fault::point("token.revoked").await;
         if let Some(token) = self
             .live
             .write()

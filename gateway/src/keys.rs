@@ -9,6 +9,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use policy::action::hex;
 
+use crate::fault;
+
 /// A key that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -194,7 +196,9 @@ fn key(path: &Path) -> Result<Vec<u8>, KeyError> {
     file.write_all(&key)
         .and_then(|()| file.sync_all())
         .map_err(wrong)?;
+    fault::now("key.written");
     fs::rename(&fresh, path).map_err(wrong)?;
+    fault::now("key.there");
     let folder = path.parent().unwrap_or(path);
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())

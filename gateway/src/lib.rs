@@ -15,6 +15,7 @@ pub mod console;
 pub mod conversations;
 pub mod db;
 pub mod door;
+pub mod fault;
 pub mod hosted;
 pub mod identity;
 pub mod keys;

@@ -289,9 +289,13 @@ async fn post_one(
         }
         return initialize(mcp, principal, scope, &id, params).await;
     }
+    let label = principal.label();
     let caller = match era(mcp, principal, scope, headers, &message) {
         Ok(caller) => caller,
-        Err(problem) => return problem.respond(&id),
+        Err(problem) => {
+            two_faced(mcp, label, &problem).await;
+            return problem.respond(&id);
+        }
     };
     match message {
         Message::Request { id, method, params } => {
@@ -381,6 +385,15 @@ async fn post_batch(
     wire::json_response(StatusCode::OK, Body::from_stream(follow))
 }
 
+/// Records a request whose headers name something else than its body: a proxy in front that decides by
+/// the headers would let pass what is not what runs. What they say is not in the log, whatever it holds.
+async fn two_faced(mcp: &Mcp, principal: String, problem: &Problem) {
+    if problem.code == wire::MISMATCH {
+        let attempt = "a request whose headers do not fit its body".to_owned();
+        crate::api::refused(&mcp.broker, principal, attempt).await;
+    }
+}
+
 /// Which revision a message is in, and whose session.
 fn era(
     mcp: &Mcp,
@@ -404,7 +417,7 @@ fn era(
     {
         let header = version.unwrap_or("nothing");
         return Err(Problem::bad(
-            -32020,
+            wire::MISMATCH,
             format!("the header MCP-Protocol-Version says `{header}`, the body `{said}`"),
         ));
     }

@@ -40,6 +40,7 @@ use crate::console::sessions::Sessions;
 use crate::conversations::Conversations;
 use crate::db::{Db, DbError};
 use crate::door::{self, Door};
+use crate::fault;
 use crate::hosted::{self, Hosted};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
@@ -154,6 +155,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     } = open(&paths, config, stopping.clone()).await?;
     let agents: Arc<dyn Runtime> = Arc::new(ChildProcesses::new(house));
     let groups = hosted::open(&broker, &db, agents.clone(), listen).await?;
+    fault::point("start.groups").await;
     take_up(&broker, &db, approved).await?;
     if options.demo
         && let Err(error) = hosted::demo::seed(&db, &paths.data).await
@@ -199,6 +201,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
         tokio::spawn(owner.into_future()),
     );
     groups.start().await;
+    fault::point("start.agents").await;
     ready::say(&broker.config, &paths, &options, &url, link.as_deref());
 
     tokio::select! {
@@ -304,6 +307,7 @@ async fn open(
         stopping,
         config,
     });
+    fault::point("start.open").await;
     Ok(Opened {
         broker,
         db,
@@ -320,8 +324,10 @@ async fn open(
 /// Takes up what was left when the gateway ended.
 async fn take_up(broker: &Arc<Broker>, db: &Db, approved: Vec<Arc<Held>>) -> Result<(), UpError> {
     broker.withdraw_orphans().await;
+    fault::point("start.orphans").await;
     let closed = broker.recover(db.running().await?, approved).await?;
     broker.put_items_right(db, closed).await;
+    fault::point("start.taken").await;
     Ok(())
 }
 

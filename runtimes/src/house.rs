@@ -200,6 +200,13 @@ impl House {
         let root = &self.plan.root;
         let home = root.join(lodger.home);
         let tmp = home.join("tmp");
+        // Whatever the mask is, others must be able to pass through what is made here.
+        if let Some(above) = root.parent()
+            && !above.exists()
+        {
+            fs::create_dir_all(above)?;
+            fs::set_permissions(above, fs::Permissions::from_mode(0o711))?;
+        }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)

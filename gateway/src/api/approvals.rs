@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::card::{Card, cards};
 use super::{Api, Refused, Who, refused};
 use crate::approvals::{DecideError, Shown};
+use crate::fault;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Which {
@@ -86,6 +87,21 @@ async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused
     Ok(name.to_string())
 }
 
+/// Records an answer that came too late, or second: whoever gave it may believe that it counts.
+async fn took(
+    api: &Api,
+    by: &str,
+    verb: &str,
+    id: &str,
+    answered: Result<(), DecideError>,
+) -> Result<(), DecideError> {
+    if let Err(late @ DecideError::Settled { .. }) = &answered {
+        let attempt = format!("{verb} {id}: {late}");
+        refused(&api.broker, format!("user:{by}"), attempt).await;
+    }
+    answered
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approve {
@@ -102,9 +118,12 @@ pub(super) async fn approve(
     Json(body): Json<Approve>,
 ) -> Result<Json<Card>, Refused> {
     let by = decider(&api, &who, &id).await?;
-    api.broker
-        .approve(&id, by, body.scope, body.run_anyway)
-        .await?;
+    let answered = api
+        .broker
+        .approve(&id, by.clone(), body.scope, body.run_anyway)
+        .await;
+    took(&api, &by, "approve", &id, answered).await?;
+    fault::point("api.approved").await;
     card(&api, &who, &id).await.map(Json)
 }
 
@@ -131,6 +150,8 @@ pub(super) async fn deny(
         return Err(Refused::new(StatusCode::BAD_REQUEST, text));
     }
     let by = decider(&api, &who, &id).await?;
-    api.broker.deny(&id, by, reason).await?;
+    let answered = api.broker.deny(&id, by.clone(), reason).await;
+    took(&api, &by, "deny", &id, answered).await?;
+    fault::point("api.denied").await;
     card(&api, &who, &id).await.map(Json)
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Api, Refused, Who};
+use crate::fault;
 
 /// A group as people see it.
 #[derive(Clone, Debug, Serialize)]
@@ -157,7 +158,10 @@ pub(super) async fn say(
         at: jiff::Timestamp::now(),
     };
     match api.web.say(said).await {
-        Ok(received) => Ok(Json(json!({ "seq": received.seq }))),
+        Ok(received) => {
+            fault::point("say.stored").await;
+            Ok(Json(json!({ "seq": received.seq })))
+        }
         Err(error @ SayError::Taken(_)) => {
             Err(Refused::new(StatusCode::CONFLICT, error.to_string()))
         }

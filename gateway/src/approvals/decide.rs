@@ -12,6 +12,7 @@ use crate::audit::{NoRecord, Write};
 use crate::db::DbError;
 use crate::db::approvals::{Decided, Execution};
 use crate::db::yes::Yes;
+use crate::fault;
 
 /// Why an answer of a person did not take effect.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,7 @@ impl Approvals {
         };
         let write = Write::new(held.action.id.as_str(), agreed);
         self.audit.write(write).await?;
+        fault::point("yes.recorded").await;
         let question = id.to_owned();
         self.db.yes_add(&Yes { question, by, at }).await?;
         self.changed(&held).await;
@@ -188,6 +190,7 @@ impl Approvals {
         self.audit
             .write(Write::new(held.action.id.as_str(), answered))
             .await?;
+        fault::point("decide.recorded").await;
         if !self.db.question_move(id, from, to, Some(&decided)).await? {
             return Err(self.was_first(id).await);
         }
@@ -195,14 +198,12 @@ impl Approvals {
         self.changed(&held).await;
         if to != State::Approved {
             let words = not_done(to, decided.reason.as_deref());
+            fault::point("decide.no").await;
             self.close(&held, record::Outcome::Refused, None).await;
-            self.settle(
-                &held,
-                Execution::None,
-                Execution::Refused,
-                Answer::Refused(words),
-            )
-            .await?;
+            fault::point("decide.closed").await;
+            let answer = Answer::Refused(words);
+            self.settle(&held, Execution::None, Execution::Refused, answer)
+                .await;
         }
         if expired {
             Err(self.was_first(id).await)

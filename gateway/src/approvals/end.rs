@@ -14,6 +14,7 @@ use super::{Answer, Approvals, Held, lock};
 use crate::audit::{Opens, Write};
 use crate::db::DbError;
 use crate::db::approvals::{Decided, Execution};
+use crate::fault;
 
 impl Approvals {
     /// The approved action begins; `false` if it has begun before.
@@ -33,22 +34,14 @@ impl Approvals {
     }
 
     /// The approved action has ended; its answer is kept until a caller has it.
-    ///
-    /// # Errors
-    /// [`DbError`], if it cannot be stored; a caller that waits is told all the same.
-    pub async fn finish(
-        &self,
-        held: &Held,
-        outcome: record::Outcome,
-        answer: Answer,
-    ) -> Result<(), DbError> {
+    pub async fn finish(&self, held: &Arc<Held>, outcome: record::Outcome, answer: Answer) {
         let to = match outcome {
             record::Outcome::Ok => Execution::Ok,
             record::Outcome::Error => Execution::Error,
             record::Outcome::Refused => Execution::Refused,
             record::Outcome::Running | record::Outcome::Unknown => Execution::Unknown,
         };
-        self.settle(held, Execution::Running, to, answer).await
+        self.settle(held, Execution::Running, to, answer).await;
     }
 
     /// An approved action that does not run after all: that is stored, then recorded, then told. A
@@ -65,21 +58,40 @@ impl Approvals {
     ) -> Result<(), DbError> {
         self.store(held, Execution::None, Execution::Refused, &answer)
             .await?;
+        fault::point("void.stored").await;
         self.close(held, outcome, Some(why)).await;
+        fault::point("void.closed").await;
         self.tell(held, Execution::Refused, answer).await;
         Ok(())
     }
 
+    /// Stores and tells how an action ended. What cannot be stored is told all the same, and stored
+    /// with a later tick.
     pub(super) async fn settle(
         &self,
-        held: &Held,
+        held: &Arc<Held>,
         from: Execution,
         to: Execution,
         answer: Answer,
-    ) -> Result<(), DbError> {
-        let stored = self.store(held, from, to, &answer).await;
+    ) {
+        if let Err(error) = self.store(held, from, to, &answer).await {
+            tracing::error!("the end of question `{}`: {error}", held.id);
+            lock(&self.owed).push((held.clone(), from, to, answer.clone()));
+        }
         self.tell(held, to, answer).await;
-        stored
+    }
+
+    /// Stores the ends that could not be stored before.
+    async fn pay(&self) {
+        let owed = std::mem::take(&mut *lock(&self.owed));
+        for (held, from, to, answer) in owed {
+            if self.store(&held, from, to, &answer).await.is_err() {
+                lock(&self.owed).push((held, from, to, answer));
+            } else if !lock(&self.held).contains_key(&held.id) {
+                // It was handed over meanwhile.
+                self.delivered(&held.id).await;
+            }
+        }
     }
 
     async fn tell(&self, held: &Held, to: Execution, answer: Answer) {
@@ -132,6 +144,7 @@ impl Approvals {
 
     /// Settles what has expired, and forgets answers that nobody fetched for as long again.
     pub async fn tick(&self, now: Timestamp) {
+        self.pay().await;
         let all: Vec<Arc<Held>> = lock(&self.held).values().cloned().collect();
         for held in all {
             if now < held.expires_at {
@@ -155,6 +168,9 @@ impl Approvals {
         }
     }
 }
+
+/// The end of an action that could not be stored yet: of which, from where to where, and its answer.
+pub(super) type Owed = (Arc<Held>, Execution, Execution, Answer);
 
 /// An answer as it is kept, with the action that it is of.
 #[derive(Debug, Serialize, Deserialize)]

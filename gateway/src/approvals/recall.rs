@@ -17,6 +17,7 @@ use super::{Answer, Approvals, Held, Watcher, lock};
 use crate::audit::{Audit, Opens, Write};
 use crate::db::approvals::{Decided, Execution, Row};
 use crate::db::{Db, DbError};
+use crate::fault;
 use crate::keys::Keys;
 
 impl Approvals {
@@ -41,6 +42,7 @@ impl Approvals {
             held: Mutex::default(),
             watchers,
             deciding: tokio::sync::Mutex::default(),
+            owed: Mutex::default(),
         };
         let mut to_run = Vec::new();
         for row in approvals.db.questions_unfinished().await? {
@@ -54,7 +56,7 @@ impl Approvals {
                                 Execution::Unknown,
                                 Answer::Refused(interrupted(&held)),
                             )
-                            .await?;
+                            .await;
                     } else if row.execution == Execution::None && row.state == State::Approved {
                         to_run.push(held.clone());
                     } else if row.execution == Execution::None && !row.state.is_open() {
@@ -68,8 +70,9 @@ impl Approvals {
                                 Execution::Refused,
                                 Answer::Refused(words),
                             )
-                            .await?;
+                            .await;
                     }
+                    fault::point("start.question").await;
                     lock(&approvals.held).insert(held.id.clone(), held.clone());
                     approvals.changed(&held).await;
                 }
@@ -106,6 +109,7 @@ impl Approvals {
                 reason: decided.reason.clone(),
             };
             note(answered, Opens::No).await;
+            fault::point("unreadable.withdrawn").await;
             self.db
                 .question_move(&row.id, row.state, to, Some(&decided))
                 .await?;
@@ -123,6 +127,7 @@ impl Approvals {
             result: None,
         };
         note(closed, Opens::Ends).await;
+        fault::point("unreadable.closed").await;
         self.db
             .execution_move(&row.id, row.execution, to, None)
             .await?;

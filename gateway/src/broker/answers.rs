@@ -10,6 +10,7 @@ use super::Broker;
 use crate::approvals::{Assent, DecideError, GRANTED, Held};
 use crate::conversations::{RUN_LONGEST, lock};
 use crate::db::approvals::Decided;
+use crate::fault;
 use crate::hosted;
 
 impl Broker {
@@ -33,6 +34,7 @@ impl Broker {
         };
         let may = |held: &Held, name: &str| self.may_answer(held, name);
         let (held, enough) = self.approvals.approve(id, assent, may).await?;
+        fault::point("approve.stored").await;
         if !enough {
             return Ok(());
         }

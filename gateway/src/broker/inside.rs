@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{Broker, results, unknown};
 use crate::approvals::Answer;
 use crate::audit::{NoRecord, Write};
+use crate::fault;
 use crate::upstreams::in_process::{Caller, Inside};
 
 impl Broker {
@@ -57,6 +58,7 @@ impl Broker {
             }
         };
         let untrusted = told.labels.contains(&Label::Untrusted);
+        fault::point("inside.done").await;
         if let Err(no_record) = self.label(action, told.labels).await {
             let text = format!("UNKNOWN. It was done, and what it told is withheld: {no_record}.");
             return (
@@ -65,6 +67,7 @@ impl Broker {
                 Some(no_record.to_string()),
             );
         }
+        fault::point("inside.labelled").await;
         let raw = told.result.to_string();
         let outcome = if super::is_error(&raw) {
             Outcome::Error

@@ -14,6 +14,7 @@ use crate::approvals::Answer;
 use crate::audit::{Opens, Write};
 use crate::conversations::lock;
 use crate::db::usage::{Tokens, Usage};
+use crate::fault;
 use crate::identity::Principal;
 use crate::models::{Answered, Incoming, Ledger, SendError};
 
@@ -70,8 +71,10 @@ impl Broker {
                     result: None,
                 };
                 let id = record.id.clone();
-                self.audit.write(record).await?;
-                self.audit.write(Write::new(id, closed)).await?;
+                self.audit.write(record.opens(Opens::Waits)).await?;
+                fault::point("model.refused").await;
+                let closed = Write::new(id, closed).opens(Opens::Ends);
+                self.audit.write_or_keep(closed).await?;
                 Err(ModelRefused::Denied(text))
             }
             Verdict::Deny(refusal) => match self.refuse(refusal, record).await.answer {
@@ -159,6 +162,7 @@ impl Broker {
         let broker = self.clone();
         let opening = self.tasks.spawn(async move {
             broker.audit.write(record.opens(Opens::Begins)).await?;
+            fault::point("model.recorded").await;
             Ok(Ledger::open(broker, usage))
         });
         match opening.await {
@@ -176,6 +180,7 @@ impl Broker {
     ) -> Result<(Answered, Ledger), ModelRefused> {
         match self.models.send(&permit, incoming).await {
             Ok(answered) => {
+                fault::point("model.answered").await;
                 ledger.answered(&answered);
                 Ok((answered, ledger))
             }

@@ -16,6 +16,7 @@ use super::{Broker, Done};
 use crate::approvals::Held;
 use crate::db::approvals::Decided;
 use crate::db::{Db, DbError};
+use crate::fault;
 use crate::hosted;
 use crate::identity::runs::Hosted;
 use crate::keys::Keys;
@@ -70,10 +71,12 @@ impl Broker {
     /// A run is over: its token is dead, what it asked is withdrawn, what was simply allowed is
     /// cancelled, what people allowed for it ends. What they approved and has begun goes on.
     pub async fn run_over(self: &Arc<Self>, run: &RunId, reason: &str) {
+        fault::point("run.over").await;
         let over = self.identity.runs.over(run);
         // Whoever asks now finds the run over; whoever asked before is in the list.
         let _one = self.asking.lock().await;
         for held in self.approvals.of_run(run) {
+            fault::point("run.withdraws").await;
             self.withdraw(&held, reason).await;
         }
         if let Some(over) = over {

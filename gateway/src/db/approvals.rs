@@ -11,6 +11,7 @@ use sea_orm::{QueryOrder, QuerySelect, Set};
 use serde_json::Value;
 
 use super::{Db, DbError};
+use crate::fault;
 
 mod row {
     use sea_orm::entity::prelude::*;
@@ -243,10 +244,22 @@ impl Db {
             edited_as: Set(None),
             batch: Set(row.batch.clone()),
         };
-        row::Entity::insert(model)
-            .exec_without_returning(&self.conn)
-            .await?;
-        Ok(())
+        let added = async {
+            fault::db("question.add").await?;
+            row::Entity::insert(model)
+                .exec_without_returning(&self.conn)
+                .await?;
+            fault::db("question.added").await
+        };
+        let unsure = match added.await {
+            Ok(()) => return Ok(()),
+            Err(unsure) => unsure,
+        };
+        // Whether it took effect is not known: a question that is there is put.
+        match self.question(&row.id).await {
+            Ok(Some(there)) if there.action == row.action => Ok(()),
+            Ok(_) | Err(_) => Err(unsure),
+        }
     }
 
     /// Moves a question from one state to another; `false` if somebody was first.
@@ -278,7 +291,28 @@ impl Db {
                     Expr::value(decided.at.as_millisecond()),
                 );
         }
-        Ok(update.exec(&self.conn).await?.rows_affected == 1)
+        let moved = async {
+            fault::db("question.move").await?;
+            let moved = update.exec(&self.conn).await?.rows_affected == 1;
+            fault::db("question.moved").await?;
+            Ok(moved)
+        };
+        let unsure = match moved.await {
+            Ok(moved) => return Ok(moved),
+            Err(unsure) => unsure,
+        };
+        // Whether it took effect is not known. Nobody else moves a question, so one that is there
+        // where it should go, by this very word, was moved now.
+        let at = decided.map(|decided| decided.at.as_millisecond());
+        match self.question(id).await {
+            Ok(Some(row))
+                if row.state == to
+                    && (at.is_none() || at == row.decided_at.map(Timestamp::as_millisecond)) =>
+            {
+                Ok(true)
+            }
+            Ok(_) | Err(_) => Err(unsure),
+        }
     }
 
     /// Moves the execution from one step to the next; `false` if it is not where it should be. The
@@ -302,7 +336,21 @@ impl Db {
                 .col_expr(row::Column::Answer, Expr::value(answer))
                 .col_expr(row::Column::Sealed, Expr::value(Option::<Vec<u8>>::None));
         }
-        Ok(update.exec(&self.conn).await?.rows_affected == 1)
+        let moved = async {
+            fault::db("execution.move").await?;
+            let moved = update.exec(&self.conn).await?.rows_affected == 1;
+            fault::db("execution.moved").await?;
+            Ok(moved)
+        };
+        let unsure = match moved.await {
+            Ok(moved) => return Ok(moved),
+            Err(unsure) => unsure,
+        };
+        // Whether it took effect is not known. Nobody else moves an execution.
+        match self.question(id).await {
+            Ok(Some(row)) if row.execution == to => Ok(true),
+            Ok(_) | Err(_) => Err(unsure),
+        }
     }
 
     /// Notes that the answer was handed over, and erases it.
@@ -310,13 +358,14 @@ impl Db {
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn question_delivered(&self, id: &str) -> Result<(), DbError> {
+        fault::db("question.deliver").await?;
         row::Entity::update_many()
             .col_expr(row::Column::Delivered, Expr::value(true))
             .col_expr(row::Column::Answer, Expr::value(Option::<Vec<u8>>::None))
             .filter(row::Column::Id.eq(id))
             .exec(&self.conn)
             .await?;
-        Ok(())
+        fault::db("question.delivered").await
     }
 
     /// The questions that are open, or whose answer was not handed over yet.

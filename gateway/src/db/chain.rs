@@ -13,6 +13,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, QueryOrder, Statement, TransactionTrait};
 
 use super::{Db, DbError};
+use crate::fault;
 
 /// The most ids that are asked for at once.
 const MOST_IDS: usize = 500;
@@ -163,6 +164,7 @@ impl Db {
         let Some(last) = links.last() else {
             return Ok(());
         };
+        fault::db("log.write").await?;
         let tx = self.conn.begin().await?;
         write::entries(&tx, links).await?;
         write::end(&tx, &last.entry, mac).await?;
@@ -171,8 +173,9 @@ impl Db {
         for (server, marks) in links.iter().filter_map(|link| link.put.as_ref()) {
             super::known::add_soil(&tx, server, marks).await?;
         }
+        fault::db("log.commit").await?;
         tx.commit().await?;
-        Ok(())
+        fault::db("log.committed").await
     }
 
     /// Whether the log is empty though there is what only comes with a record: tokens, questions,

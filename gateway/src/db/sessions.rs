@@ -7,6 +7,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{Set, TransactionTrait as _};
 
 use super::{Db, DbError};
+use crate::fault;
 
 mod link {
     use sea_orm::entity::prelude::*;
@@ -181,7 +182,7 @@ impl Db {
         link::Entity::insert(row)
             .exec_without_returning(&self.conn)
             .await?;
-        Ok(())
+        fault::db("link.stored").await
     }
 
     /// A one-time link.
@@ -229,7 +230,9 @@ impl Db {
         session::Entity::insert(row)
             .exec_without_returning(&tx)
             .await?;
+        fault::db("link.use").await?;
         tx.commit().await?;
+        fault::db("link.used").await?;
         Ok(true)
     }
 

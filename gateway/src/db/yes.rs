@@ -6,6 +6,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, Set};
 
 use super::{Db, DbError};
+use crate::fault;
 
 mod row {
     use sea_orm::entity::prelude::*;
@@ -52,7 +53,7 @@ impl Db {
             .on_conflict(once)
             .exec_without_returning(&self.conn)
             .await?;
-        Ok(())
+        fault::db("yes.stored").await
     }
 
     /// The yeses of some questions, first to last.

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 use crate::broker::Broker;
 use crate::config::Agent;
+use crate::fault;
 use crate::identity::runs::Hosted;
 
 /// The program that drives an agent.
@@ -71,10 +72,12 @@ impl Host {
                 ("PORTCULLIS_RUN_TOKEN".to_owned(), token),
             ]) as BTreeMap<String, SecretString>,
         };
+        fault::point("agent.launch").await;
         let started = tokio::time::timeout(LONGEST_START, self.runtime.launch(launch)).await;
         let took_too_long = |_| LaunchError("the agent did not start in time".to_owned());
         let running = started.map_err(took_too_long)?;
         let running = running.map_err(|error| failed(&error))?;
+        fault::point("agent.launched").await;
         tracing::info!(run.id = %key.run, group.name = %key.group, "the agent of `{}` has started", key.run);
         Ok(running)
     }

@@ -17,6 +17,7 @@ use crate::approvals::Held;
 use crate::audit::read;
 use crate::db::Db;
 use crate::db::approvals::Execution;
+use crate::fault;
 
 /// The longest arguments that are shown with a call, in bytes of JSON; the log has them whole.
 const ARGS: usize = 32 * 1024;
@@ -117,9 +118,11 @@ pub(super) async fn write_all(
     mut queue: mpsc::Receiver<(Put, oneshot::Sender<()>)>,
 ) {
     while let Some((Put { place, id, body }, stored)) = queue.recv().await {
+        fault::point("item.store").await;
         if let Err(error) = write(&web, &place, &id, body).await {
             tracing::error!("`{id}` cannot be shown: {error}");
         }
+        fault::point("item.stored").await;
         // Nobody may wait for it any more.
         let _ = stored.send(());
     }

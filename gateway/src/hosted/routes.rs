@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::api;
 use crate::broker::Broker;
+use crate::fault;
 use crate::identity::{Credential, Principal};
 
 /// How often a silent stream says that it is there.
@@ -144,7 +145,10 @@ async fn events(
     Json(events): Json<Events>,
 ) -> Response {
     match agents.groups.events(&speaker.run, events).await {
-        Ok(acked) => Json(acked).into_response(),
+        Ok(acked) => {
+            fault::point("events.stored").await;
+            Json(acked).into_response()
+        }
         Err(error) => refused(&error),
     }
 }

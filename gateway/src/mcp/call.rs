@@ -13,6 +13,7 @@ use super::wire::{LEGACY, MODERN, RESERVED};
 use super::{Caller, Listener, Mcp, lists, wire};
 use crate::approvals::Answer;
 use crate::broker::{Call, Note, unknown};
+use crate::fault;
 
 /// How often a held call says that it is waiting. Claude Code gives up after 300 s of silence, other
 /// clients after 60 s.
@@ -259,6 +260,7 @@ async fn act(
     };
     let pass = Box::pin(mcp.broker.pass(call));
     let done = tell_while(pass, heard, token, log).await;
+    fault::point("answer.ready").await;
     if log.cancel.is_cancelled() {
         return log.end(None, None);
     }

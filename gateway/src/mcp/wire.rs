@@ -14,6 +14,9 @@ pub(super) const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 /// What `_meta` names are reserved for the protocol's own use; they end at every hop.
 pub(super) const RESERVED: &str = "io.modelcontextprotocol/";
 
+/// The code for headers that do not fit their body, or each other.
+pub(super) const MISMATCH: i64 = -32020;
+
 /// Something that is answered with a JSON-RPC error.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
@@ -126,14 +129,14 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
     };
     if values.next().is_some() {
         return Err(Problem::bad(
-            -32020,
+            MISMATCH,
             format!("the header {name} is there twice"),
         ));
     }
     value
         .to_str()
         .map(Some)
-        .map_err(|_| Problem::bad(-32020, format!("the header {name} is no plain text")))
+        .map_err(|_| Problem::bad(MISMATCH, format!("the header {name} is no plain text")))
 }
 
 /// A member of `_meta`.
@@ -152,7 +155,7 @@ pub(super) fn headers_fit(
     params: &Map<String, Value>,
     modern: bool,
 ) -> Result<(), Problem> {
-    let mismatch = |text: String| Problem::bad(-32020, text);
+    let mismatch = |text: String| Problem::bad(MISMATCH, text);
     match single(headers, "mcp-method")? {
         Some(said) if said != method => {
             return Err(mismatch(format!(

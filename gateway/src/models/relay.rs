@@ -20,6 +20,7 @@ use super::{Slot, answer};
 use crate::audit::{Opens, Write};
 use crate::broker::Broker;
 use crate::db::usage::{Tokens, Usage};
+use crate::fault;
 
 /// How long an answer may go on once the gateway is stopping.
 const GRACE: Duration = Duration::from_secs(5);
@@ -99,7 +100,9 @@ impl Ledger {
         let write = Write::new(usage.action.as_str(), closed).opens(Opens::Ends);
         self.broker.tasks.spawn_on(
             async move {
+                fault::point("model.over").await;
                 broker.audit.write_later(write).await;
+                fault::point("model.closed").await;
                 broker.models.count(usage).await;
             },
             &self.handle,

@@ -28,6 +28,7 @@ use super::{
     message::{self, Era, MODERN},
     sse::Events,
 };
+use crate::fault;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -125,11 +126,13 @@ impl Http {
         let request = self.post(body, era, call.method, &params);
 
         self.0.inbox.mark_sent(id);
+        fault::point("http.send").await;
         let answer = tokio::select! {
             // The connection was closed from our side.
             ended = &mut reply => return ended.unwrap_or(Err(UpstreamError::Died)),
             answer = request.send() => answer,
         };
+        fault::point("http.answered").await;
         let unsent = |reason: &str| {
             sent.store(false, Ordering::Release);
             Err(UpstreamError::unsent(reason))

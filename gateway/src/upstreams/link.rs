@@ -18,6 +18,7 @@ use super::{
     message::{self, Era, LEGACY, LEGACY_VERSIONS, MODERN},
     stdio::{Pipes, Program},
 };
+use crate::fault;
 use crate::secrets::Secret;
 
 /// One request on its way.
@@ -92,6 +93,7 @@ impl Link {
             .run_until_cancelled(opening)
             .await
             .unwrap_or_else(|| Err(stopped()))?;
+        fault::point("server.started").await;
         let settled = OnceLock::new();
         let link = Arc::new(Self {
             wire,
@@ -106,7 +108,10 @@ impl Link {
             .spawn(async move { closed.run_until_cancelled(announcing).await });
 
         let error = match timeout(spec.start_timeout, link.handshake()).await {
-            Ok(Ok(())) => return Ok(link),
+            Ok(Ok(())) => {
+                fault::point("server.greeted").await;
+                return Ok(link);
+            }
             Ok(Err(error)) => error,
             Err(_) => StartError::new(
                 "it did not finish its greeting in time",

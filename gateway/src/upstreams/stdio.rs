@@ -34,6 +34,7 @@ use super::{
     lock,
     message::{self, Era},
 };
+use crate::fault;
 
 /// Requests that wait for the writer.
 const QUEUE: usize = 32;
@@ -222,6 +223,7 @@ async fn write(
             if stdin.write_all(&text).await.is_err() {
                 return;
             }
+            fault::point("stdio.written").await;
         }
     };
     closed.run_until_cancelled(writing).await;
@@ -244,6 +246,7 @@ impl Reading {
                 line.clear();
                 match read_line(&mut stdout, &mut line, self.max_message).await {
                     Ok(true) => {
+                        fault::point("stdio.heard").await;
                         for answer in self.inbox.receive(&line) {
                             _ = self.control.try_send(answer);
                         }
