@@ -347,6 +347,7 @@ impl Broker {
             changed: false,
             credentials,
             grants: conversation.grants.clone(),
+            person: self.identity.runs.person(&action.run),
             now: Timestamp::now(),
             action,
         }

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Digest, Kind};
+use crate::condition::{Scope, Untold};
 use crate::destination::{self, Destination};
 use crate::ids::RunId;
 use crate::label::{Label, Labels};
-use crate::rule::{Effect, Gate, Rule, one};
+use crate::rule::{Effect, Gate, Rule, Target, one};
 use crate::traits::{Level, Traits};
 
 /// A person's rules; the default matrix is built in.
@@ -43,6 +44,9 @@ pub struct Facts {
     pub destinations: Vec<Destination>,
     /// What people have allowed for a while.
     pub grants: Vec<Grant>,
+    /// The person the agent works for, where it is hosted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
     /// The time of the decision.
     pub now: Timestamp,
 }
@@ -204,6 +208,21 @@ pub fn decide(policy: &Policy, facts: Facts) -> Verdict {
 
 /// The decision without the permit: what `policy explain` shows.
 pub fn explain(policy: &Policy, facts: &Facts) -> Why {
+    let tool = facts.action.tool();
+    let scope = Scope::new(facts, &tool);
+    explain_by(policy, facts, &tool, |rule| match &rule.when {
+        None => Ok(true),
+        Some(when) => when.holds(&scope),
+    })
+}
+
+/// As [`explain`], with the word of `holds` on whether what a rule says `when` is so.
+pub(crate) fn explain_by(
+    policy: &Policy,
+    facts: &Facts,
+    tool: &str,
+    holds: impl Fn(&Rule) -> Result<bool, Untold>,
+) -> Why {
     let action = &facts.action;
     let mut reasons = Vec::new();
     let mut gates = BTreeSet::new();
@@ -235,18 +254,34 @@ pub fn explain(policy: &Policy, facts: &Facts) -> Why {
     } else {
         Decision::Deny
     };
-    for rule in policy.rules.iter().filter(|rule| rule.fits(action)) {
+    let target = Target::new(action, tool, facts.now);
+    for rule in policy.rules.iter().filter(|rule| rule.speaks_of(&target)) {
+        // What cannot be told counts against the call.
+        let untold = match (holds(rule), rule.then) {
+            (Ok(false), _) => continue,
+            (Ok(true), _) => String::new(),
+            (Err(why), Effect::Allow) => {
+                reasons.push(format!(
+                    "rule `{}` does not allow it: its condition cannot be told, for {why}",
+                    rule.name
+                ));
+                continue;
+            }
+            (Err(why), Effect::Ask | Effect::Deny) => {
+                format!(": its condition cannot be told, for {why}")
+            }
+        };
         rules.push(rule.name.clone());
         match rule.then {
             Effect::Allow => lifted.extend(rule.lifts.iter().filter(|gate| gates.contains(gate))),
             Effect::Ask => {
                 strictest = strictest.max(Decision::Ask);
                 people = people.max(rule.people);
-                reasons.push(format!("rule `{}` asks", rule.name));
+                reasons.push(format!("rule `{}` asks{untold}", rule.name));
             }
             Effect::Deny => {
                 strictest = Decision::Deny;
-                reasons.push(format!("rule `{}` denies it", rule.name));
+                reasons.push(format!("rule `{}` denies it{untold}", rule.name));
             }
         }
     }

@@ -6,17 +6,19 @@
 //! randomness, no async. Time and ids are arguments, so any decision can be made again from its
 //! record.
 //!
-//! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`rule`],
-//! [`decision`], [`approval`], [`secret`], [`fence`], [`record`].
+//! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`condition`],
+//! [`rule`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`], [`record`].
 
 pub mod action;
 pub mod approval;
+pub mod condition;
 pub mod decision;
 pub mod destination;
 pub mod fence;
 pub mod ids;
 pub mod label;
 pub mod record;
+pub mod replay;
 pub mod rule;
 pub mod secret;
 pub mod traits;

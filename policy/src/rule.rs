@@ -1,8 +1,10 @@
 //! What a person wrote on top of the default matrix.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Kind, Method};
+use crate::condition::Condition;
 use crate::ids::GroupName;
 
 /// What a rule says. `deny` beats `ask` beats `allow`.
@@ -95,6 +97,12 @@ pub struct Rule {
     /// The tools it is for, as `server__tool` or `model:NAME__model`; such a rule fits calls of
     /// tools and models only.
     pub tools: Option<Vec<Pattern>>,
+    /// What must hold beyond that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    /// From then on it is spent, and says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// What it says.
     pub then: Effect,
     /// The gates that an `allow` lifts; empty for the others.
@@ -109,10 +117,33 @@ pub(crate) fn one() -> u8 {
     1
 }
 
+/// What the selectors of rules are held against: worked out once for all of them.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    action: &'a Action,
+    /// [`Action::tool`].
+    pub(crate) tool: &'a str,
+    now: Timestamp,
+}
+
+impl<'a> Target<'a> {
+    /// Of an action at a time; `tool` is its [`Action::tool`].
+    pub(crate) fn new(action: &'a Action, tool: &'a str, now: Timestamp) -> Self {
+        Self { action, tool, now }
+    }
+}
+
 impl Rule {
-    /// Whether the rule speaks of this action. A model call never waits for a person, so a rule that
-    /// asks does not speak of one.
-    pub fn fits(&self, action: &Action) -> bool {
+    /// Whether the rule's selectors speak of this action at this time; what it says `when` is not
+    /// looked at.
+    pub fn fits(&self, action: &Action, now: Timestamp) -> bool {
+        self.speaks_of(&Target::new(action, &action.tool(), now))
+    }
+
+    /// As [`fits`](Self::fits). A model call never waits for a person, so a rule that asks does not
+    /// speak of one.
+    pub(crate) fn speaks_of(&self, target: &Target<'_>) -> bool {
+        let action = target.action;
         if action.kind == Kind::Model && self.then == Effect::Ask {
             return false;
         }
@@ -120,15 +151,23 @@ impl Rule {
             .groups
             .as_ref()
             .is_none_or(|groups| groups.contains(&action.group));
-        let server = self
-            .servers
-            .as_ref()
-            .is_none_or(|all| all.iter().any(|one| one.matches(&action.server)));
-        let tool = self.tools.as_ref().is_none_or(|all| {
-            matches!(action.method, Method::Call | Method::Model)
-                && all.iter().any(|one| one.matches(&action.tool()))
-        });
-        group && server && tool
+        let server = || {
+            self.servers
+                .as_ref()
+                .is_none_or(|all| all.iter().any(|one| one.matches(&action.server)))
+        };
+        let tool = || {
+            self.tools.as_ref().is_none_or(|all| {
+                matches!(action.method, Method::Call | Method::Model)
+                    && all.iter().any(|one| one.matches(target.tool))
+            })
+        };
+        group && tool() && server() && !self.is_spent(target.now)
+    }
+
+    /// Whether its time is over.
+    pub fn is_spent(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 }
 

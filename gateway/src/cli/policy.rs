@@ -320,6 +320,7 @@ fn facts(
         credentials: policy::secret::find(args, &[]),
         destinations: Vec::new(),
         grants: Vec::new(),
+        person: None,
         now,
         action: Action {
             id: ActionId::new("-"),

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -228,6 +229,44 @@ impl<'a> Item<'a> {
     pub(super) fn problem(&self, message: impl Into<String>, accepted: &str) {
         self.source
             .problem(self.value.span(), &self.path, message, Some(accepted));
+    }
+
+    /// A problem of a part of a text, in bytes of what was read; of all of it, where it is not written
+    /// as it is read.
+    pub(super) fn problem_within(
+        &self,
+        part: &Range<usize>,
+        message: impl Into<String>,
+        accepted: &str,
+    ) {
+        let whole = self.value.span();
+        let raw = self.source.text.get(whole.clone()).unwrap_or_default();
+        let span = self.as_text().and_then(|text| {
+            let at = whole.start + raw.find(text).filter(|_| !text.is_empty())?;
+            (part.end <= text.len()).then_some(at + part.start..at + part.end)
+        });
+        self.source
+            .problem(span.unwrap_or(whole), &self.path, message, Some(accepted));
+    }
+
+    /// A time, as TOML's own or as a text.
+    pub(super) fn timestamp(&self) -> Option<Timestamp> {
+        let value = match self.value.get_ref() {
+            DeValue::Datetime(time) => time.to_string().parse().ok(),
+            DeValue::String(text) => text.parse().ok(),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => None,
+        };
+        if value.is_none() {
+            self.problem(
+                "it is not a time with its zone",
+                "accepted: such as 2026-12-31T18:00:00Z or \"2026-12-31T19:00:00+01:00\"",
+            );
+        }
+        value
     }
 
     /// A problem of the key, or of all that is under it.

@@ -1,5 +1,6 @@
 //! `[[rules]]`.
 
+use policy::condition::Condition;
 use policy::ids::GroupName;
 use policy::rule::{Effect, Gate, Pattern, Rule};
 
@@ -95,10 +96,8 @@ fn rule(
             not_held(item, text, then);
         })
     });
-    table.later(
-        "when",
-        "a rule with a condition cannot be kept yet; narrow it with `groups`, `servers` and `tools`",
-    );
+    let when = table.get("when").map(|item| condition(&item));
+    let until = table.get("until").map(|item| item.timestamp());
     let lifts = lifts(table, then);
     let people = people(table, then);
     Some(Rule {
@@ -106,6 +105,15 @@ fn rule(
         groups: for_groups,
         servers: for_servers,
         tools: for_tools,
+        // A condition that cannot be read is a problem, and no rule without one.
+        when: match when {
+            Some(when) => Some(when?),
+            None => None,
+        },
+        until: match until {
+            Some(until) => Some(until?),
+            None => None,
+        },
         then: then?,
         lifts,
         people,
@@ -157,6 +165,18 @@ pub(super) fn enough_people(item: &Item<'_>, config: &Config) {
                     "name more `approvers` in the group, give more users the role \"owner\", or ask for fewer",
                 );
             }
+        }
+    }
+}
+
+fn condition(item: &Item<'_>) -> Option<Condition> {
+    match Condition::parse(item.text()?) {
+        Ok(condition) => Some(condition),
+        Err(flaws) => {
+            for flaw in flaws {
+                item.problem_within(&flaw.at, flaw.message, &flaw.accepted);
+            }
+            None
         }
     }
 }

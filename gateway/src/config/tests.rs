@@ -75,6 +75,8 @@ name = "mail-to-colleagues"
 groups = ["work"]
 tools = ["mail__send", "wiki__*", "*"]
 servers = ["m*"]
+when = '(args.to + args.?cc.orValue([]) + args.?bcc.orValue([])).all(a, a.endsWith("@example.org"))'
+until = 2099-12-31T18:00:00+01:00
 then = "allow"
 lifts = ["dangerous_writes", "public_sink"]
 
@@ -143,6 +145,15 @@ fn a_whole_configuration_is_read() {
     assert_eq!(config.approvals.expire, Duration::from_hours(24));
     assert!(!config.approvals.cli);
     assert_eq!(config.policy.rules.len(), 2);
+    let colleagues = &config.policy.rules[1];
+    assert_eq!(
+        colleagues.when.as_ref().map(|when| when.paths().len()),
+        Some(3)
+    );
+    assert_eq!(
+        colleagues.until,
+        Some("2099-12-31T17:00:00Z".parse().unwrap())
+    );
     let model = |name: &str| &config.models[&name.parse::<ModelName>().unwrap()];
     expect![[r#"
         Model { api: Anthropic { base_url: "https://api.anthropic.com", key: Env("ANTHROPIC_API_KEY") }, silence_timeout: 300s }
@@ -156,9 +167,9 @@ fn a_whole_configuration_is_read() {
     assert_eq!(named.to_string(), "main/claude-sonnet-4-5");
     assert_eq!(config.groups[&"office".parse().unwrap()].model, None);
     expect![[r#"
-        portcullis.toml:60: `groups.work.channels` names "slack:C0123", which has no effect in this version; people speak in `web`
-        portcullis.toml:71: `users.ana.slack` has no effect in this version
-        portcullis.toml:72: `users.ana.whatsapp` has no effect in this version"#]]
+        portcullis.toml:62: `groups.work.channels` names "slack:C0123", which has no effect in this version; people speak in `web`
+        portcullis.toml:73: `users.ana.slack` has no effect in this version
+        portcullis.toml:74: `users.ana.whatsapp` has no effect in this version"#]]
     .assert_eq(&config.notes.join("\n"));
 }
 
@@ -409,10 +420,6 @@ network = ["example.org"]
 [mcp_servers.a]
 url = "http://u:secretpw@h/"
 headers = { A = { secret = "x" } }
-[[rules]]
-name = "r"
-when = 'args.x == 1'
-then = "deny"
 "#,
         expect![[r#"
             portcullis.toml:2:1: `database`: unknown key
@@ -463,12 +470,82 @@ then = "deny"
             portcullis.toml:17:28: `mcp_servers.a.headers.A.secret`: the secret store is not available in this version: it comes later
               17 | headers = { A = { secret = "x" } }
                  |                            ^^^
-                 = accepted: a text, { env = "NAME" }, { file = "/path" } or { command = ["program", "argument"] }
+                 = accepted: a text, { env = "NAME" }, { file = "/path" } or { command = ["program", "argument"] }"#]],
+    );
+}
 
-            portcullis.toml:20:1: `rules[0].when`: not available in this version
-              20 | when = 'args.x == 1'
-                 | ^^^^
-                 = a rule with a condition cannot be kept yet; narrow it with `groups`, `servers` and `tools`"#]],
+#[test]
+fn everything_wrong_with_a_condition_is_told_where_it_is_written() {
+    check(
+        r#"
+[mcp_servers.a]
+url = "http://h/"
+[[rules]]
+name = "words"
+when = 'arg.to == 1 && args.to.ends("é")'
+then = "deny"
+[[rules]]
+name = "escaped"
+when = "args.to == \"a\" && too"
+then = "deny"
+[[rules]]
+name = "lines"
+when = """
+args.a == 1 &&
+  args.b ==
+"""
+then = "deny"
+[[rules]]
+name = "times"
+when = 7
+until = "tomorrow"
+then = "deny"
+[[rules]]
+name = "no zone"
+until = 2026-12-31
+when = ""
+then = "deny"
+"#,
+        expect![[r#"
+            portcullis.toml:6:9: `rules[0].when`: there is no `arg` to read here
+              6 | when = 'arg.to == 1 && args.to.ends("é")'
+                |         ^^^
+                = accepted: `args`, `tool`, `server`, `group`, `person`, `labels`, `traits`, `now`
+
+            portcullis.toml:6:32: `rules[0].when`: there is no function `ends`
+              6 | when = 'arg.to == 1 && args.to.ends("é")'
+                |                                ^^^^
+                = accepted: `has`, `all`, `exists`, `exists_one`, `map`, `filter`, `size`, `contains`, `startsWith`, `endsWith`, `matches`, `lowerAscii`, `upperAscii`, `trim`, `split`, `substring`, `indexOf`, `lastIndexOf`, `charAt`, `orValue`, `or`, `hasValue`, `value`, `type`, `int`, `uint`, `double`, `string`, `bool`, `timestamp`, `duration`, `getFullYear`, `getMonth`, `getDate`, `getDayOfMonth`, `getDayOfWeek`, `getDayOfYear`, `getHours`, `getMinutes`
+
+            portcullis.toml:10:8: `rules[1].when`: there is no `too` to read here
+              10 | when = "args.to == \"a\" && too"
+                 |        ^^^^^^^^^^^^^^^^^^^^^^^^^
+                 = accepted: `args`, `tool`, `server`, `group`, `person`, `labels`, `traits`, `now`
+
+            portcullis.toml:17:1: `rules[2].when`: this is no CEL: mismatched input '<EOF>'
+              17 | """
+                 | ^
+                 = accepted: an expression in CEL, such as args.to.endsWith("@example.org")
+
+            portcullis.toml:21:8: `rules[3].when`: a whole number does not fit here
+              21 | when = 7
+                 |        ^
+                 = accepted: a text, in quotes
+
+            portcullis.toml:22:9: `rules[3].until`: it is not a time with its zone
+              22 | until = "tomorrow"
+                 |         ^^^^^^^^^^
+                 = accepted: such as 2026-12-31T18:00:00Z or "2026-12-31T19:00:00+01:00"
+
+            portcullis.toml:26:9: `rules[4].until`: it is not a time with its zone
+              26 | until = 2026-12-31
+                 |         ^^^^^^^^^^
+                 = accepted: such as 2026-12-31T18:00:00Z or "2026-12-31T19:00:00+01:00"
+
+            portcullis.toml:27:8: `rules[4].when`: it is empty
+              27 | when = ""
+                 |        ^^
+                 = accepted: a text"#]],
     );
 }
 

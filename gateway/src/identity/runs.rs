@@ -98,6 +98,12 @@ impl Runs {
         self.read().contains_key(run)
     }
 
+    /// The person that a run works for, while it is under way.
+    pub fn person(&self, run: &RunId) -> Option<String> {
+        let all = self.read();
+        all.get(run).map(|open| open.hosted.person.clone())
+    }
+
     /// For whom a token of this id speaks.
     pub(super) fn who(&self, run: &RunId, token: &str) -> Option<Principal> {
         let all = self.read();

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::action::{Kind, Method};
+use crate::condition::Condition;
 use crate::ids::{ActionId, ConversationId};
 use crate::label::Provenance;
 use crate::rule::Pattern;
@@ -58,6 +59,7 @@ fn facts(traits: Traits, labels: Labels) -> Facts {
         credentials: Vec::new(),
         destinations: Vec::new(),
         grants: Vec::new(),
+        person: None,
         now: at(100),
     }
 }
@@ -68,9 +70,19 @@ fn rule(name: &str, then: Effect, lifts: &[Gate]) -> Rule {
         groups: None,
         servers: None,
         tools: Some(vec![Pattern::new("mail__*")]),
+        when: None,
+        until: None,
         then,
         lifts: lifts.to_vec(),
         people: 1,
+    }
+}
+
+/// As [`rule`], when something holds.
+fn rule_when(name: &str, when: &str, then: Effect, lifts: &[Gate]) -> Rule {
+    Rule {
+        when: Some(Condition::parse(when).unwrap()),
+        ..rule(name, then, lifts)
     }
 }
 
@@ -345,6 +357,103 @@ fn a_rule_speaks_only_of_what_it_selects() {
     );
 }
 
+#[test]
+fn a_rule_speaks_only_when_its_condition_holds() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let colleagues = r#"args.to.endsWith("@example.org")"#;
+    let strangers = Facts {
+        action: Action {
+            args: json!({"to": "eve@evil.test"}),
+            ..risky.action.clone()
+        },
+        ..risky.clone()
+    };
+    let lifts = [Gate::DangerousWrites];
+    for (then, lifts, here, there) in [
+        (Effect::Allow, &lifts[..], Decision::Allow, Decision::Ask),
+        (Effect::Deny, &[][..], Decision::Deny, Decision::Ask),
+    ] {
+        let policy = Policy {
+            rules: vec![rule_when("colleagues", colleagues, then, lifts)],
+        };
+        assert_eq!(decided(&policy, &risky), here);
+        assert_eq!(decided(&policy, &strangers), there);
+        assert!(explain(&policy, &strangers).rules.is_empty());
+    }
+}
+
+#[test]
+fn a_condition_that_cannot_be_told_counts_against_the_call() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    let broken = "args.amount < 100";
+    let with = |then, lifts: &[Gate], facts: &Facts| {
+        let policy = Policy {
+            rules: vec![rule_when("small", broken, then, lifts)],
+        };
+        explain(&policy, facts)
+    };
+    let why = with(Effect::Allow, &[Gate::DangerousWrites], &risky);
+    assert_eq!(
+        (why.decision, why.rules.as_slice()),
+        (Decision::Ask, &[][..])
+    );
+    assert!(why.reasons.contains(
+        &"rule `small` does not allow it: its condition cannot be told, for there is no `amount`"
+            .to_owned()
+    ));
+    let ordinary = facts(Traits::ORDINARY, labels(false, false));
+    let why = with(Effect::Ask, &[], &ordinary);
+    assert_eq!(
+        (why.decision, why.rules),
+        (Decision::Ask, vec!["small".to_owned()])
+    );
+    assert_eq!(
+        why.reasons,
+        ["rule `small` asks: its condition cannot be told, for there is no `amount`"]
+    );
+    let why = with(Effect::Deny, &[], &ordinary);
+    assert_eq!(
+        (why.decision, why.rules),
+        (Decision::Deny, vec!["small".to_owned()])
+    );
+}
+
+#[test]
+fn a_rule_is_spent_at_its_time() {
+    let risky = facts(
+        Traits {
+            dangerous_writes: Level::Yes,
+            ..Traits::ORDINARY
+        },
+        labels(false, false),
+    );
+    for (until, decision) in [
+        (99, Decision::Ask),
+        (100, Decision::Ask),
+        (101, Decision::Allow),
+    ] {
+        let policy = Policy {
+            rules: vec![Rule {
+                until: Some(at(until)),
+                ..rule("a", Effect::Allow, &[Gate::DangerousWrites])
+            }],
+        };
+        assert_eq!(decided(&policy, &risky), decision, "until {until}");
+    }
+}
+
 fn grant(facts: &Facts) -> Grant {
     Grant {
         question: "q1".into(),
@@ -527,11 +636,23 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         Just("mail__send"),
         Just("wiki__*")
     ];
-    ("[a-z]{1,3}", effect, gates, tools).prop_map(|(name, then, lifts, tool)| Rule {
+    // None of them reads `labels`: such a rule may say that one label is better than none.
+    let when = prop_oneof![
+        Just(None),
+        Just(Some("args.to.endsWith(\"@example.org\")")),
+        Just(Some("args.to.endsWith(\"@evil.test\")")),
+        Just(Some("args.missing == 1")),
+        Just(Some("traits.public_sink || person == \"ana\"")),
+    ];
+    let until = prop_oneof![Just(None), Just(Some(at(50))), Just(Some(at(150)))];
+    let rule = ("[a-z]{1,3}", effect, gates, tools, when, until);
+    rule.prop_map(|(name, then, lifts, tool, when, until)| Rule {
         name,
         groups: None,
         servers: None,
         tools: Some(vec![Pattern::new(tool)]),
+        when: when.map(|when| Condition::parse(when).unwrap()),
+        until,
         then,
         lifts: lifts.into_iter().collect(),
         people: 1,
@@ -608,6 +729,8 @@ fn rule_for(tool: &str, then: Effect, lifts: Vec<Gate>) -> Policy {
             groups: None,
             servers: None,
             tools: Some(vec![Pattern::new(tool)]),
+            when: None,
+            until: None,
             then,
             lifts,
             people: 1,
