@@ -11,6 +11,7 @@ pub mod events;
 pub(crate) mod groups;
 mod login;
 mod openapi;
+pub(crate) mod pins;
 pub(crate) mod servers;
 mod tokens;
 mod who;
@@ -67,7 +68,7 @@ pub struct Api {
 }
 
 /// Every route below `/api/v1`, as `openapi.json` tells them.
-fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 22] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 25] {
     [
         ("/approvals", get(approvals::list)),
         ("/approvals/{id}", get(approvals::one)),
@@ -84,6 +85,9 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 22] {
         ("/links", post(login::link)),
         ("/me", get(login::me)),
         ("/openapi.json", get(openapi::document)),
+        ("/pins", get(pins::list)),
+        ("/pins/{server}/accept", post(pins::accept)),
+        ("/pins/{server}/keep", post(pins::keep)),
         ("/servers", get(servers::list)),
         ("/session", delete(login::leave)),
         ("/status", get(servers::status)),

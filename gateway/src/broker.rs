@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::approvals::{self, Answer, Approvals, AskError, DecideError, Held};
 use crate::audit::{Audit, NoRecord, Opens, Write};
-use crate::catalog::{Catalog, Listing};
+use crate::catalog::{Catalog, Stand};
 use crate::choices::Choices;
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, lock};
@@ -37,7 +37,7 @@ use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
 use crate::models::Models;
-use crate::upstreams::{Reply, Request, UpstreamError, Upstreams};
+use crate::upstreams::{Hold, Reply, Request, UpstreamError, Upstreams};
 
 use flights::Flights;
 
@@ -258,7 +258,11 @@ impl Broker {
             .identity(&call.server)
             .cloned()
             .ok_or_else(unknown)?;
-        let definition = definition(&listing, call.method, &call.name).ok_or_else(unknown)?;
+        let definition = match listing.stand(call.method, &call.name) {
+            Stand::There(definition) => definition,
+            Stand::Gone => return Err(Answer::Refused(gone(&call.name))),
+            Stand::Unknown => return Err(unknown()),
+        };
         if call.method == Method::Call
             && let Some(tool) = listing.tool(&call.name)
         {
@@ -301,20 +305,19 @@ impl Broker {
         if action.method != Method::Call {
             return traits::resolve(server.trust, Declared::default(), Hints::default());
         }
-        let hints = self
-            .catalog
-            .known(&action.server)
-            .and_then(|listing| listing.tool(&action.name).map(|tool| tool.hints));
-        let hints = Hints {
-            trusted: server.annotations_trusted,
-            ..hints.unwrap_or_default()
-        };
+        let listing = self.catalog.known(&action.server);
+        let hints = listing.map_or([Hints::default(); 2], |listing| listing.hints(&action.name));
         let tool = server
             .tools
             .get(&action.name)
             .map(|tool| tool.traits)
             .unwrap_or_default();
-        traits::resolve(server.trust, tool, hints)
+        let [pinned, now] = hints.map(|hints| {
+            let trusted = server.annotations_trusted;
+            traits::resolve(server.trust, tool, Hints { trusted, ..hints })
+        });
+        // A server that takes back what it said of itself may only make it stricter.
+        pinned.worse(now)
     }
 
     /// Where arguments and `_meta` hold a credential.
@@ -335,6 +338,7 @@ impl Broker {
         credentials: Vec<String>,
         conversation: &Conversation,
     ) -> Facts {
+        let listing = self.catalog.known(&action.server);
         Facts {
             destinations: self.destinations(&action, traits, conversation),
             traits,
@@ -344,7 +348,12 @@ impl Broker {
                 .groups
                 .get(&action.group)
                 .is_none_or(|group| group.contains_secrets),
-            changed: false,
+            changed: listing.is_some_and(|listing| {
+                // Also if it changed between being looked up and this.
+                listing.changed(action.method, &action.name)
+                    || listing.stand(action.method, &action.name)
+                        != Stand::There(action.definition.clone())
+            }),
             credentials,
             grants: conversation.grants.clone(),
             person: self.identity.runs.person(&action.run),
@@ -646,14 +655,75 @@ impl Broker {
             return self.perform_inside(permit, inside).await;
         }
         fault::point("call.send").await;
-        let request = Request {
-            method: action.method.as_str().to_owned(),
-            params: params(action),
-            deadline: self.deadline(&action.server),
-            cancel,
-            progress: Some(progress),
-        };
-        match self.upstreams.request(&action.server, request).await {
+        let sent = self.send(action, cancel, progress).await;
+        match sent {
+            Err(moved) => (moved, Outcome::Refused, None),
+            Ok(sent) => self.answered(permit, sent).await,
+        }
+    }
+
+    /// Sends an action over the connection by which its server showed the definition that was decided
+    /// on, and over no other.
+    ///
+    /// # Errors
+    /// The answer for the agent, where that is not what the server shows now; nothing was sent.
+    async fn send(
+        &self,
+        action: &Action,
+        cancel: CancellationToken,
+        progress: mpsc::Sender<Value>,
+    ) -> Result<Result<Reply, UpstreamError>, Answer> {
+        /// How often a server may be started anew between being looked at and being sent to.
+        const TRIES: usize = 3;
+        let deadline = self.deadline(&action.server);
+        for _ in 0..TRIES {
+            let asked = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(UpstreamError::NotStarted {
+                    reason: "the call was cancelled".to_owned(),
+                }),
+                current = self.catalog.current(&action.server) => current,
+                () = tokio::time::sleep(deadline) => Err(UpstreamError::NotStarted {
+                    reason: "it did not say in time what it offers".to_owned(),
+                }),
+            };
+            let hold = match asked {
+                Ok(hold) => hold,
+                Err(UpstreamError::Another) => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            let listing = self.catalog.known(&action.server);
+            match listing.map(|listing| listing.stand(action.method, &action.name)) {
+                Some(Stand::There(now)) if now == action.definition => {}
+                Some(Stand::There(_)) => return Err(Answer::Refused(moved(&action.name))),
+                Some(Stand::Gone | Stand::Unknown) | None => {
+                    return Err(Answer::Refused(gone(&action.name)));
+                }
+            }
+            let request = Request {
+                method: action.method.as_str().to_owned(),
+                params: params(action),
+                deadline,
+                cancel: cancel.clone(),
+                progress: Some(progress.clone()),
+                only: hold.as_ref().map(Hold::connection),
+            };
+            match self.upstreams.request(&action.server, request).await {
+                Err(UpstreamError::Another) => {}
+                sent => return Ok(sent),
+            }
+        }
+        Ok(Err(UpstreamError::Another))
+    }
+
+    /// What a server answered, for the caller and for the log.
+    async fn answered(
+        &self,
+        permit: &Permit,
+        sent: Result<Reply, UpstreamError>,
+    ) -> (Answer, Outcome, Option<String>) {
+        let action = permit.action();
+        match sent {
             Ok(Reply::Result(raw)) => {
                 let failed = action.method == Method::Call && is_error(raw.get());
                 let outcome = if failed { Outcome::Error } else { Outcome::Ok };
@@ -747,9 +817,9 @@ impl Broker {
         }
         let mut action = held.action.clone();
         let listing = self.catalog.known(&action.server);
-        let now = listing.and_then(|listing| definition(&listing, action.method, &action.name));
+        let now = listing.map(|listing| listing.stand(action.method, &action.name));
         let identity = self.catalog.identity(&action.server).cloned();
-        let (Some(now), Some(identity)) = (now, identity) else {
+        let (Some(Stand::There(now)), Some(identity)) = (now, identity) else {
             return Ok(void("the tool is not there any more".to_owned()).await?);
         };
         (action.definition, action.identity) = (now, identity);
@@ -881,6 +951,7 @@ fn item(record: &Write) -> Option<Item> {
         | Event::Released { .. }
         | Event::Closed { .. }
         | Event::Refused { .. }
+        | Event::Pinned(_)
         | Event::Noted { .. } => None,
     }
 }
@@ -907,17 +978,18 @@ fn take_labels(
         .collect()
 }
 
-/// What the arguments were written against. A resource has no definition beyond its URI.
-fn definition(listing: &Listing, method: Method, name: &str) -> Option<Digest> {
-    match method {
-        Method::Call => listing.tool(name).map(|tool| tool.item.digest.clone()),
-        Method::Prompt => listing.prompt(name).map(|prompt| prompt.digest.clone()),
-        Method::Read | Method::Subscribe | Method::Unsubscribe | Method::Complete => {
-            Some(Digest::of(name.as_bytes()))
-        }
-        // A model is offered by no server: `Broker::pass_to_model` is the way.
-        Method::Model => None,
-    }
+/// What a caller is told where its server turned out to be another one when it was started.
+fn moved(name: &str) -> String {
+    format!(
+        "NOT EXECUTED. `{name}` is not what it was when this was decided. Call again: a person will be asked."
+    )
+}
+
+/// What a caller is told of something that is served and that its server does not have.
+fn gone(name: &str) -> String {
+    format!(
+        "NOT EXECUTED. `{name}` is not there any more: its server has taken it back. Go on without it."
+    )
 }
 
 /// The request's parameters, made from the action alone.

@@ -1,25 +1,36 @@
-//! What the servers offer: kept raw, as they said it, and served while they are stopped.
+//! What the servers offer: kept raw, as they said it, pinned, and served while they are stopped.
+//!
+//! Reading order: this file (asking servers, storing, telling), `listing` (what clients are told),
+//! `pins` (what was pinned, and what differs from it), `diff` (that for people), `schema`.
 
+pub mod diff;
+mod listing;
+mod pins;
 mod schema;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use policy::action::Digest;
-use policy::traits::Hints;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use policy::pin::{Pinned, Turn};
+use policy::record::Event;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::Db;
+use crate::audit::{Audit, NoRecord, Write};
+use crate::db::{Db, DbError};
 use crate::fault;
-use crate::upstreams::{List, Reply, Request, UpstreamError, Upstreams};
+use crate::upstreams::{Hold, List, Reply, Request, UpstreamError, Upstreams};
 
-use schema::Schema;
+use listing::Raw;
+use pins::Pin;
+
+pub use listing::{Definition, Item, Listing, Stand, Tool};
+pub use pins::{Difference, Word, question};
 
 /// The most items of one list that are taken from a server; more is an error, not a cut.
 const MAX_ITEMS: usize = 10_000;
@@ -30,161 +41,6 @@ const MAX_PAGES: usize = 100;
 /// How long a server has to answer one page.
 const PAGE_TIME: Duration = Duration::from_secs(30);
 
-/// One entry of a list, as the server wrote it.
-#[derive(Debug)]
-pub struct Item {
-    /// Its name, or its URI (template) for a resource.
-    pub name: String,
-    /// The JSON as it came.
-    pub raw: Box<RawValue>,
-    /// Digest over its canonical form.
-    pub digest: Digest,
-}
-
-/// A tool with what is decided on.
-#[derive(Debug)]
-pub struct Tool {
-    /// The entry.
-    pub item: Item,
-    /// The server's own hints about it.
-    pub hints: Hints,
-    /// Checks arguments; `None` where the server has to do so itself.
-    schema: Option<Schema>,
-}
-
-impl Tool {
-    /// What is wrong with some arguments, in words for an agent.
-    pub fn problems(&self, args: &Value) -> Vec<String> {
-        let schema = self.schema.as_ref();
-        schema.map_or_else(Vec::new, |schema| schema.problems(args))
-    }
-}
-
-/// Everything one server offers.
-#[derive(Debug)]
-pub struct Listing {
-    /// Its capabilities, as it declared them.
-    pub capabilities: Value,
-    /// Its instructions for the model.
-    pub instructions: Option<String>,
-    /// What it says it is.
-    pub server_info: Value,
-    /// Its tools, in its order.
-    pub tools: Vec<Tool>,
-    /// Its prompts.
-    pub prompts: Vec<Item>,
-    /// Its resources.
-    pub resources: Vec<Item>,
-    /// Its resource templates.
-    pub templates: Vec<Item>,
-    /// Tools that it lists more than once; only the first of each is taken.
-    pub doubled: BTreeSet<String>,
-}
-
-impl Listing {
-    /// A tool by the server's own name.
-    pub fn tool(&self, name: &str) -> Option<&Tool> {
-        self.tools.iter().find(|tool| tool.item.name == name)
-    }
-
-    /// A prompt by the server's own name.
-    pub fn prompt(&self, name: &str) -> Option<&Item> {
-        self.prompts.iter().find(|prompt| prompt.name == name)
-    }
-}
-
-/// A listing as stored and as fetched: every entry raw.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Raw {
-    capabilities: Value,
-    instructions: Option<String>,
-    server_info: Value,
-    tools: Vec<Box<RawValue>>,
-    prompts: Vec<Box<RawValue>>,
-    resources: Vec<Box<RawValue>>,
-    templates: Vec<Box<RawValue>>,
-}
-
-impl From<Raw> for Listing {
-    fn from(raw: Raw) -> Self {
-        let items = |all: Vec<Box<RawValue>>, key: &str| {
-            all.into_iter()
-                .filter_map(|one| item(&one, key))
-                .map(|(item, _)| item)
-                .collect()
-        };
-        let mut room = schema::MOST_OF_ALL;
-        let (mut names, mut doubled) = (BTreeSet::new(), BTreeSet::new());
-        let tools = raw
-            .tools
-            .into_iter()
-            .filter_map(|one| item(&one, "name"))
-            .filter(|(item, _)| {
-                // A second one is neither listed nor decided on: what is shown is what is called.
-                let first = names.insert(item.name.clone());
-                if !first {
-                    doubled.insert(item.name.clone());
-                }
-                first
-            })
-            .map(|(item, value)| tool(item, &value, &mut room))
-            .collect();
-        Self {
-            capabilities: raw.capabilities,
-            instructions: raw.instructions,
-            server_info: raw.server_info,
-            tools,
-            doubled,
-            prompts: items(raw.prompts, "name"),
-            resources: items(raw.resources, "uri"),
-            templates: items(raw.templates, "uriTemplate"),
-        }
-    }
-}
-
-fn item(raw: &RawValue, key: &str) -> Option<(Item, Value)> {
-    let value: Value = serde_json::from_str(raw.get()).ok()?;
-    let name = value.get(key)?.as_str()?.to_owned();
-    // Parsed and written again: of two members with one name, only the one that was decided on is
-    // left for the client to read.
-    let raw = serde_json::value::to_raw_value(&value).ok()?;
-    Some((
-        Item {
-            name,
-            raw,
-            digest: Digest::of_json(&value),
-        },
-        value,
-    ))
-}
-
-fn tool(item: Item, value: &Value, room: &mut usize) -> Tool {
-    let hint = |name: &str| {
-        value
-            .get("annotations")
-            .and_then(|hints| hints.get(name))
-            .and_then(Value::as_bool)
-    };
-    let hints = Hints {
-        read_only: hint("readOnlyHint"),
-        destructive: hint("destructiveHint"),
-        open_world: hint("openWorldHint"),
-        trusted: false,
-    };
-    let schema = value.get("inputSchema").and_then(|schema| match Schema::read(schema, room) {
-        Ok(schema) => Some(schema),
-        Err(error) => {
-            tracing::warn!(tool.name = %item.name, "the schema of `{}` cannot be used: {error}", item.name);
-            None
-        }
-    });
-    Tool {
-        item,
-        hints,
-        schema,
-    }
-}
-
 /// A server's list is another one now.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -194,59 +50,114 @@ pub struct Change {
     pub list: List,
 }
 
+/// Why a person's answer to a changed server did not take effect.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// There is no such server, or it was never asked.
+    #[error("nothing is known of a server `{0}`")]
+    Unknown(String),
+    /// It is as it was pinned.
+    #[error("`{0}` is as it was pinned: there is nothing to answer")]
+    Nothing(String),
+    /// What was looked at is not what is there now.
+    #[error("`{0}` has changed again since that was looked at; look at it once more")]
+    Another(String),
+    /// Nothing of that name waits.
+    #[error("nothing of `{server}` that is named `{name}` waits for an answer")]
+    NoSuchName {
+        /// Which server.
+        server: String,
+        /// What was named.
+        name: String,
+    },
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] NoRecord),
+    /// It cannot be stored.
+    #[error("the answer cannot be stored: {0}")]
+    Db(#[from] DbError),
+}
+
+/// What is known of one server.
+#[derive(Debug)]
+struct Slot {
+    /// What it is: digest over its command or address.
+    identity: Digest,
+    /// One fetch at a time.
+    fetching: Mutex<()>,
+    /// One change of the pin at a time.
+    pin: Mutex<Option<Pin>>,
+    /// What clients are told.
+    known: RwLock<Option<Arc<Listing>>>,
+    /// The connection over which it was asked last.
+    listed: AtomicU64,
+}
+
+impl Slot {
+    fn known(&self) -> Option<Arc<Listing>> {
+        let known = self.known.read();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells clients something else from here on; what they were told before.
+    fn tell(&self, listing: Arc<Listing>) -> Option<Arc<Listing>> {
+        let known = self.known.write();
+        known
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(listing)
+    }
+}
+
 /// The listings of all servers.
 #[derive(Debug)]
 pub struct Catalog {
     db: Db,
+    audit: Audit,
     upstreams: Arc<Upstreams>,
-    identities: BTreeMap<String, Digest>,
-    listings: RwLock<HashMap<String, Arc<Listing>>>,
-    /// One fetch at a time for each server.
-    fetching: BTreeMap<String, Mutex<()>>,
+    slots: BTreeMap<String, Slot>,
     /// The servers that are to be asked anew, and for which somebody waits to do so.
     stale: std::sync::Mutex<BTreeSet<String>>,
     changes: broadcast::Sender<Change>,
+    turns: broadcast::Sender<String>,
 }
 
 impl Catalog {
-    /// Reads the stored listings of the servers; `identities` names each with what it is.
+    /// Reads the stored listings and pins of the servers; `identities` names each with what it is.
+    ///
+    /// # Errors
+    /// [`DbError`], if a pin cannot be read: a server must not be pinned anew because of that.
     pub async fn open(
         db: Db,
+        audit: Audit,
         upstreams: Arc<Upstreams>,
         identities: BTreeMap<String, Digest>,
-    ) -> Self {
-        let mut listings = HashMap::new();
-        for (server, identity) in &identities {
-            match db.listing(server, identity.as_str()).await {
-                Ok(Some(stored)) => {
-                    if let Ok(raw) = serde_json::from_str::<Raw>(&stored) {
-                        listings.insert(server.clone(), Arc::new(Listing::from(raw)));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!("the stored tools of `{server}` cannot be read: {error}");
-                }
-            }
+    ) -> Result<Self, DbError> {
+        let mut slots = BTreeMap::new();
+        for (server, identity) in identities {
+            let pin = stored(&db, &server, &identity).await?;
+            let slot = Slot {
+                known: RwLock::new(pin.as_ref().map(|pin| Arc::new(pin.listing()))),
+                pin: Mutex::new(pin),
+                identity,
+                fetching: Mutex::default(),
+                listed: AtomicU64::new(0),
+            };
+            slots.insert(server, slot);
         }
-        let fetching = identities
-            .keys()
-            .map(|server| (server.clone(), Mutex::default()))
-            .collect();
-        Self {
+        Ok(Self {
             db,
+            audit,
             upstreams,
-            identities,
-            listings: RwLock::new(listings),
-            fetching,
+            slots,
             stale: std::sync::Mutex::default(),
             changes: broadcast::channel(64).0,
-        }
+            turns: broadcast::channel(64).0,
+        })
     }
 
     /// What a server is: digest over its command or address.
     pub fn identity(&self, server: &str) -> Option<&Digest> {
-        self.identities.get(server)
+        self.slots.get(server).map(|slot| &slot.identity)
     }
 
     /// Changes of lists, from now on.
@@ -254,13 +165,21 @@ impl Catalog {
         self.changes.subscribe()
     }
 
+    /// Where the names of servers are told whose pin, or what differs from it, is another now.
+    pub fn turns(&self) -> broadcast::Sender<String> {
+        self.turns.clone()
+    }
+
     /// What is known of a server, without asking it.
     pub fn known(&self, server: &str) -> Option<Arc<Listing>> {
-        self.listings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(server)
-            .cloned()
+        self.slots.get(server)?.known()
+    }
+
+    /// Since when a server is pinned as it is, and by whom where a person said so.
+    pub async fn pinned(&self, server: &str) -> Option<(Timestamp, Option<String>)> {
+        let pin = self.slots.get(server)?.pin.lock().await;
+        pin.as_ref()
+            .map(|pin| (pin.state.since, pin.state.by.clone()))
     }
 
     /// A server's listing; a server that never told is started and asked.
@@ -268,18 +187,38 @@ impl Catalog {
     /// # Errors
     /// [`UpstreamError`], if it cannot be asked.
     pub async fn get(&self, server: &str) -> Result<Arc<Listing>, UpstreamError> {
-        if let Some(listing) = self.known(server) {
+        let slot = self.slot(server)?;
+        if let Some(listing) = slot.known() {
             return Ok(listing);
         }
-        let _one = self
-            .fetching
-            .get(server)
-            .ok_or(UpstreamError::Unknown)?
-            .lock()
-            .await;
-        match self.known(server) {
+        let _one = slot.fetching.lock().await;
+        match slot.known() {
             Some(listing) => Ok(listing),
-            None => self.fetch(server).await,
+            None => self.fetch(server, slot).await,
+        }
+    }
+
+    /// Holds a server whose present connection is the one over which it showed what is known of it. One
+    /// that was started since is asked anew: it may be another program by now.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], if it cannot be asked.
+    pub async fn current(&self, server: &str) -> Result<Option<Hold>, UpstreamError> {
+        let slot = self.slot(server)?;
+        let Some(hold) = self.upstreams.hold(server).await? else {
+            return Ok(None);
+        };
+        let current = || slot.listed.load(Ordering::SeqCst) == hold.connection();
+        if !current() {
+            let _one = slot.fetching.lock().await;
+            if !current() {
+                self.fetch(server, slot).await?;
+            }
+        }
+        if current() {
+            Ok(Some(hold))
+        } else {
+            Err(UpstreamError::Another)
         }
     }
 
@@ -288,13 +227,9 @@ impl Catalog {
     /// # Errors
     /// [`UpstreamError`], if it cannot be asked; what was known stays.
     pub async fn refresh(&self, server: &str) -> Result<Arc<Listing>, UpstreamError> {
-        let _one = self
-            .fetching
-            .get(server)
-            .ok_or(UpstreamError::Unknown)?
-            .lock()
-            .await;
-        self.fetch(server).await
+        let slot = self.slot(server)?;
+        let _one = slot.fetching.lock().await;
+        self.fetch(server, slot).await
     }
 
     /// As [`refresh`](Self::refresh), because the server says that something changed; of many that
@@ -303,19 +238,24 @@ impl Catalog {
     /// # Errors
     /// [`UpstreamError`], if it cannot be asked; what was known stays.
     pub async fn changed(&self, server: &str) -> Result<(), UpstreamError> {
+        let slot = self.slot(server)?;
         let stale = || self.stale.lock().unwrap_or_else(PoisonError::into_inner);
         if !stale().insert(server.to_owned()) {
             return Ok(());
         }
-        let fetching = self.fetching.get(server).ok_or(UpstreamError::Unknown)?;
-        let _one = fetching.lock().await;
+        let _one = slot.fetching.lock().await;
         // What changes from here on is worth another look.
         stale().remove(server);
-        self.fetch(server).await.map(drop)
+        self.fetch(server, slot).await.map(drop)
     }
 
-    async fn fetch(&self, server: &str) -> Result<Arc<Listing>, UpstreamError> {
-        let identity = self.identities.get(server).ok_or(UpstreamError::Unknown)?;
+    fn slot(&self, server: &str) -> Result<&Slot, UpstreamError> {
+        self.slots.get(server).ok_or(UpstreamError::Unknown)
+    }
+
+    async fn fetch(&self, server: &str, slot: &Slot) -> Result<Arc<Listing>, UpstreamError> {
+        let hold = self.upstreams.hold(server).await?;
+        let connection = hold.as_ref().map(Hold::connection);
         let greeting = self.upstreams.greet(server).await?;
         let has = |name: &str| greeting.capabilities.get(name).is_some();
         let mut raw = Raw {
@@ -325,16 +265,27 @@ impl Catalog {
             ..Raw::default()
         };
         if has("tools") {
-            raw.tools = self.pages(server, "tools/list", "tools").await?;
+            raw.tools = self
+                .pages(server, connection, "tools/list", "tools")
+                .await?;
         }
         if has("prompts") {
-            raw.prompts = self.pages(server, "prompts/list", "prompts").await?;
+            raw.prompts = self
+                .pages(server, connection, "prompts/list", "prompts")
+                .await?;
         }
         if has("resources") {
-            raw.resources = self.pages(server, "resources/list", "resources").await?;
+            raw.resources = self
+                .pages(server, connection, "resources/list", "resources")
+                .await?;
             // Not every server with resources knows templates.
             raw.templates = match self
-                .pages(server, "resources/templates/list", "resourceTemplates")
+                .pages(
+                    server,
+                    connection,
+                    "resources/templates/list",
+                    "resourceTemplates",
+                )
                 .await
             {
                 Err(UpstreamError::Protocol(_)) => Vec::new(),
@@ -342,51 +293,228 @@ impl Catalog {
             };
         }
         fault::point("catalog.told").await;
-        if let Ok(stored) = serde_json::to_string(&raw)
+        let listing = self.take(server, slot, raw).await?;
+        slot.listed
+            .store(connection.unwrap_or_default(), Ordering::SeqCst);
+        Ok(listing)
+    }
+
+    /// Takes what a server shows: pinned where it was never seen, else compared with what was.
+    async fn take(
+        &self,
+        server: &str,
+        slot: &Slot,
+        raw: Raw,
+    ) -> Result<Arc<Listing>, UpstreamError> {
+        let now = Timestamp::now();
+        if let Ok(text) = serde_json::to_string(&raw)
             && let Err(error) = self
                 .db
-                .set_listing(server, identity.as_str(), stored, Timestamp::now())
+                .set_listing(server, slot.identity.as_str(), text, now)
                 .await
         {
             tracing::warn!("the tools of `{server}` cannot be stored: {error}");
         }
-        fault::point("catalog.stored").await;
-        let listing = Arc::new(Listing::from(raw));
-        let before = self
-            .listings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(server.to_owned(), listing.clone());
-        if let Some(before) = before {
-            for (list, changed) in [
-                (
-                    List::Tools,
-                    differ(
-                        before.tools.iter().map(|t| &t.item),
-                        listing.tools.iter().map(|t| &t.item),
-                    ),
-                ),
-                (List::Prompts, differ(&before.prompts, &listing.prompts)),
-                (
-                    List::Resources,
-                    differ(&before.resources, &listing.resources)
-                        || differ(&before.templates, &listing.templates),
-                ),
-            ] {
-                if changed {
-                    let _ = self.changes.send(Change {
-                        server: server.to_owned(),
-                        list,
-                    });
+        let mut held = slot.pin.lock().await;
+        // A copy: whoever waits for this may go away in the middle, and a pin is never lost by that.
+        let pin = match held.clone() {
+            None => {
+                let pin = Pin::first(raw, now);
+                let recorded = self.first(server, slot, &pin).await;
+                recorded.map_err(|error| {
+                    tracing::error!("`{server}` cannot be pinned, so it is not served: {error}");
+                    UpstreamError::NotStarted {
+                        reason: "what it offers cannot be recorded".to_owned(),
+                    }
+                })?;
+                pin
+            }
+            Some(mut pin) => {
+                pin.see(raw);
+                let differences = pin.differences();
+                let question = question(&differences);
+                if !differences.is_empty() && pin.tell(&question) {
+                    self.told(server, slot, &pin, &differences, question).await;
                 }
+                // What cannot be stored is found again: the pinned definitions are in the database.
+                if let Err(error) = self.store(server, slot, &pin, now).await {
+                    tracing::error!("how `{server}` changed cannot be stored: {error}");
+                }
+                pin
+            }
+        };
+        fault::point("catalog.stored").await;
+        let listing = Arc::new(pin.listing());
+        *held = Some(pin);
+        self.publish(server, slot, listing.clone());
+        Ok(listing)
+    }
+
+    /// Records and stores the pin of a server that was never seen as it is configured.
+    async fn first(&self, server: &str, slot: &Slot, pin: &Pin) -> Result<(), PinError> {
+        let before = self.db.pinned_before(server).await?;
+        let (is, names) = pin.digests();
+        let pinned = Pinned {
+            server: server.to_owned(),
+            turn: Turn::First,
+            by: None,
+            identity: slot.identity.clone(),
+            was: before.and_then(|digest| serde_json::from_value(digest.into()).ok()),
+            is,
+            names,
+            moved: Vec::new(),
+            question: None,
+        };
+        self.audit.write(pin_write(pinned)).await?;
+        self.store(server, slot, pin, pin.state.since).await
+    }
+
+    /// Records that a server is not what was pinned.
+    async fn told(
+        &self,
+        server: &str,
+        slot: &Slot,
+        pin: &Pin,
+        differences: &[Difference],
+        question: Digest,
+    ) {
+        let (was, _) = pin.digests();
+        let (is, names) = pin.shown_digests();
+        let pinned = Pinned {
+            server: server.to_owned(),
+            turn: Turn::Changed,
+            by: None,
+            identity: slot.identity.clone(),
+            was: Some(was),
+            is,
+            names,
+            moved: differences.iter().map(Difference::moved).collect(),
+            question: Some(question),
+        };
+        tracing::warn!(
+            server.name = server,
+            "{}; `portcullis tools diff {server}` shows it",
+            crate::text::printable(&pinned.told())
+        );
+        if let Err(error) = self.audit.write(pin_write(pinned)).await {
+            tracing::error!("{error}");
+        }
+    }
+
+    async fn store(
+        &self,
+        server: &str,
+        slot: &Slot,
+        pin: &Pin,
+        now: Timestamp,
+    ) -> Result<(), PinError> {
+        let state =
+            serde_json::to_string(&pin.state).map_err(|_| DbError::Unreadable { what: "pin" })?;
+        let (digest, _) = pin.digests();
+        let (identity, digest) = (slot.identity.as_str(), digest.as_str());
+        self.db
+            .set_pin(server, identity, digest, state, now)
+            .await?;
+        Ok(())
+    }
+
+    /// Does as a person says of what differs from the pin: of all of it, or of what has one name. They
+    /// looked at the differences with the digest `seen` (or the first 12 digits of it, at least).
+    ///
+    /// # Errors
+    /// [`PinError`]; nothing was changed then.
+    pub async fn answer(
+        &self,
+        server: &str,
+        word: Word,
+        seen: &str,
+        only: Option<&str>,
+        by: &str,
+    ) -> Result<(), PinError> {
+        const SHORTEST: usize = 12;
+        let unknown = || PinError::Unknown(server.to_owned());
+        let slot = self.slots.get(server).ok_or_else(unknown)?;
+        let mut held = slot.pin.lock().await;
+        let mut pin = held.clone().ok_or_else(unknown)?;
+        let mut differences = pin.differences();
+        if differences.is_empty() {
+            return Err(PinError::Nothing(server.to_owned()));
+        }
+        let question = question(&differences);
+        if seen.len() < SHORTEST || !question.as_str().starts_with(seen) {
+            return Err(PinError::Another(server.to_owned()));
+        }
+        if let Some(name) = only {
+            differences.retain(|one| one.key.name == name);
+            if differences.is_empty() {
+                return Err(PinError::NoSuchName {
+                    server: server.to_owned(),
+                    name: name.to_owned(),
+                });
             }
         }
-        Ok(listing)
+        let (was, _) = pin.digests();
+        let now = Timestamp::now();
+        pin.answer(word, &differences, by, now);
+        let (is, names) = pin.digests();
+        let pinned = Pinned {
+            server: server.to_owned(),
+            turn: match word {
+                Word::Accept => Turn::Accepted,
+                Word::Keep => Turn::Kept,
+            },
+            by: Some(by.to_owned()),
+            identity: slot.identity.clone(),
+            was: Some(was),
+            is,
+            names,
+            moved: differences.iter().map(Difference::moved).collect(),
+            question: Some(question),
+        };
+        self.audit.write(pin_write(pinned)).await?;
+        self.store(server, slot, &pin, now).await?;
+        let listing = Arc::new(pin.listing());
+        *held = Some(pin);
+        self.publish(server, slot, listing);
+        Ok(())
+    }
+
+    /// Serves a listing from here on, and tells who follows what is another now.
+    fn publish(&self, server: &str, slot: &Slot, listing: Arc<Listing>) {
+        let Some(before) = slot.tell(listing.clone()) else {
+            return;
+        };
+        for (list, changed) in [
+            (
+                List::Tools,
+                differ(
+                    before.tools.iter().map(|t| &t.item),
+                    listing.tools.iter().map(|t| &t.item),
+                ),
+            ),
+            (List::Prompts, differ(&before.prompts, &listing.prompts)),
+            (
+                List::Resources,
+                differ(&before.resources, &listing.resources)
+                    || differ(&before.templates, &listing.templates),
+            ),
+        ] {
+            if changed {
+                let _ = self.changes.send(Change {
+                    server: server.to_owned(),
+                    list,
+                });
+            }
+        }
+        if question(before.differences()) != question(listing.differences()) {
+            let _ = self.turns.send(server.to_owned());
+        }
     }
 
     async fn pages(
         &self,
         server: &str,
+        connection: Option<u64>,
         method: &str,
         member: &str,
     ) -> Result<Vec<Box<RawValue>>, UpstreamError> {
@@ -404,6 +532,7 @@ impl Catalog {
                 deadline: PAGE_TIME,
                 cancel: CancellationToken::new(),
                 progress: None,
+                only: connection,
             };
             let page = match self.upstreams.request(server, request).await? {
                 Reply::Result(page) => page,
@@ -446,4 +575,21 @@ fn differ<'a>(
     !one.into_iter()
         .map(|item| &item.digest)
         .eq(other.into_iter().map(|item| &item.digest))
+}
+
+/// The stored pin of a server as it is configured, with what it showed last.
+async fn stored(db: &Db, server: &str, identity: &Digest) -> Result<Option<Pin>, DbError> {
+    const UNREADABLE: DbError = DbError::Unreadable { what: "pin" };
+    let Some(state) = db.pin(server, identity.as_str()).await? else {
+        return Ok(None);
+    };
+    let state: pins::State = serde_json::from_str(&state).map_err(|_| UNREADABLE)?;
+    let seen = db.listing(server, identity.as_str()).await?;
+    let seen: Option<Raw> = seen.and_then(|seen| serde_json::from_str(&seen).ok());
+    Ok(Some(Pin::again(state, seen)))
+}
+
+fn pin_write(pinned: Pinned) -> Write {
+    let id = format!("pin_{}", uuid::Uuid::now_v7().simple());
+    Write::new(id, Event::Pinned(Box::new(pinned)))
 }

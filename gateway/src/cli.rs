@@ -16,6 +16,7 @@ mod policy;
 mod status;
 mod stream;
 mod tokens;
+mod tools;
 mod watch;
 
 use std::net::SocketAddr;
@@ -99,8 +100,11 @@ enum Command {
     Policy(policy::Command),
     /// List the MCP servers.
     Servers,
-    /// List the tools.
-    Tools,
+    /// List the tools, and answer to servers that are not what was pinned of them.
+    Tools {
+        #[command(subcommand)]
+        command: Option<tools::Command>,
+    },
     /// Tell how the instance does.
     Status,
     /// Examine the installation, and say what to do.
@@ -207,7 +211,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Why { id } => audit::why(&id, &paths, out).await,
         Command::Policy(command) => policy::run(command, &paths, client, out).await,
         Command::Servers => status::servers(&client()?, out).await,
-        Command::Tools => status::tools(&client()?, out).await,
+        Command::Tools { command } => tools::run(command, &client()?, out).await,
         Command::Status => status::status(&paths, &client()?, out).await,
         Command::Doctor => doctor::doctor(&paths, client, out).await,
     }

@@ -279,7 +279,8 @@ async fn open(
         .iter()
         .map(|(name, server)| (name.to_string(), identity(server)))
         .collect();
-    let catalog = Arc::new(Catalog::open(db.clone(), upstreams.clone(), identities).await);
+    let catalog =
+        Arc::new(Catalog::open(db.clone(), audit.clone(), upstreams.clone(), identities).await?);
     let changes = Arc::new(api::events::Changes::default());
     let (approvals, approved) = Approvals::open(
         db.clone(),
@@ -588,7 +589,7 @@ fn people(
         sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
         groups,
         changes,
-        servers: broadcast::Sender::new(64),
+        servers: broker.catalog.turns(),
         url: url.unwrap_or_else(|| reachable(listen)),
         since: Instant::now(),
     })

@@ -39,6 +39,8 @@ use crate::secrets::Secret;
 use in_process::{InProcess, Inside};
 use server::Server;
 
+pub use server::Hold;
+
 /// The longest message a server may send unless its configuration says otherwise: 16 MiB.
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
@@ -93,6 +95,8 @@ pub struct Request {
     pub cancel: CancellationToken,
     /// Gets the raw parameters of progress notifications; those that do not fit are dropped.
     pub progress: Option<mpsc::Sender<Value>>,
+    /// Only over this connection, by [`Hold::connection`]; a newer one may lead to another program.
+    pub only: Option<u64>,
 }
 
 /// What a server answered.
@@ -116,6 +120,9 @@ pub enum UpstreamError {
         /// Why, in words for an agent.
         reason: String,
     },
+    /// It was to go over one connection, and there is another now; nothing was sent.
+    #[error("the server was started anew meanwhile, and nothing was sent to it")]
+    Another,
     /// The connection ended after the request was sent; whether it took effect is unknown.
     #[error(
         "the server ended while it worked on this; whether it took effect is unknown, check before \
@@ -140,7 +147,7 @@ impl UpstreamError {
     /// Whether the server may have received the request.
     pub fn sent(&self) -> bool {
         match self {
-            Self::Unknown | Self::NotStarted { .. } => false,
+            Self::Unknown | Self::NotStarted { .. } | Self::Another => false,
             Self::Died
             | Self::TimedOut(_)
             | Self::TooLarge
@@ -327,6 +334,18 @@ impl Upstreams {
             return Ok(Arc::new(inside.greet()));
         }
         self.server(server)?.greet().await
+    }
+
+    /// Starts a server if it has to be, and keeps it from being idle: what is asked next with
+    /// [`Request::only`] goes over the same connection, or nowhere. `None` of a server inside.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Unknown`] and [`UpstreamError::NotStarted`].
+    pub async fn hold(&self, server: &str) -> Result<Option<Hold>, UpstreamError> {
+        if self.inside.contains_key(server) {
+            return Ok(None);
+        }
+        self.server(server)?.hold().await.map(Some)
     }
 
     /// Sends a notification if the server runs; best effort.

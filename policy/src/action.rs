@@ -106,7 +106,8 @@ pub struct Action {
     /// [`sameness`](Self::sameness): clients write trace and call ids there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<Map<String, Value>>,
-    /// Digest over the definition that the arguments were written against.
+    /// Digest over the definition that the server has for it. Where that is not the pinned one, which
+    /// the arguments were written against, [`changed`](crate::decision::Facts::changed) says so.
     pub definition: Digest,
     /// Digest over what the server is: its command or address.
     pub identity: Digest,

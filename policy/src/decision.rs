@@ -35,7 +35,8 @@ pub struct Facts {
     pub labels: Labels,
     /// The group's whole workspace counts as secret.
     pub contains_secrets: bool,
-    /// Whether the definition is the one that was pinned.
+    /// Whether the definition is another than the one that was pinned, or was since and nobody has
+    /// answered to that.
     pub changed: bool,
     /// Where the arguments hold a credential (JSON pointers).
     pub credentials: Vec<String>,

@@ -7,7 +7,8 @@
 //! record.
 //!
 //! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`condition`],
-//! [`rule`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`], [`record`].
+//! [`rule`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`], [`pin`],
+//! [`record`].
 
 pub mod action;
 pub mod approval;
@@ -17,6 +18,7 @@ pub mod destination;
 pub mod fence;
 pub mod ids;
 pub mod label;
+pub mod pin;
 pub mod record;
 pub mod replay;
 pub mod rule;

@@ -14,6 +14,7 @@ use crate::approval::State;
 use crate::decision::{Decision, Facts, Why};
 use crate::ids::{ActionId, QuestionId};
 use crate::label::Label;
+use crate::pin::Pinned;
 
 /// How an action ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,6 +115,8 @@ pub enum Event {
         /// What.
         attempt: String,
     },
+    /// What a server offers was pinned, is another than was pinned, or a person answered to that.
+    Pinned(Box<Pinned>),
     /// Somebody did something to the gateway itself: a token issued or revoked.
     Noted {
         /// Who.
@@ -366,6 +369,10 @@ impl Story {
                 Decision::Deny,
                 Outcome::Refused,
             )),
+            Event::Pinned(pinned) => {
+                let by = pinned.by.as_deref().unwrap_or(&pinned.server);
+                Some(blank(by, &pinned.told(), Decision::Allow, Outcome::Ok))
+            }
             Event::Noted { by, what } => Some(blank(&by, &what, Decision::Allow, Outcome::Ok)),
             Event::Agreed { .. }
             | Event::Answered { .. }
@@ -410,6 +417,7 @@ impl Story {
                 Event::Decided { .. }
                 | Event::Released { .. }
                 | Event::Refused { .. }
+                | Event::Pinned(_)
                 | Event::Noted { .. },
             )
             | Err(_) => {}

@@ -84,6 +84,18 @@ impl Traits {
         dangerous_writes: Level::No,
         read_only: false,
     };
+
+    /// The worse of two in each: what a target may do of which it is not known which of two it is.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        Self {
+            public_source: self.public_source.max(other.public_source),
+            secret_data: self.secret_data.max(other.secret_data),
+            public_sink: self.public_sink.max(other.public_sink),
+            dangerous_writes: self.dangerous_writes.max(other.dangerous_writes),
+            read_only: self.read_only && other.read_only,
+        }
+    }
 }
 
 /// What a configuration says of a server or a tool; what it leaves out is inherited.

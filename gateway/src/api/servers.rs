@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use policy::action::Digest;
 use policy::ids::GroupName;
+use policy::pin::{Key, What};
 use serde_json::{Value, json};
 
+use super::pins::Standing;
 use super::{Api, Refused, Who};
 
 /// Whether a server is granted to a group that this person sees.
-fn granted(api: &Api, who: &Who, server: &str) -> bool {
+pub(super) fn granted(api: &Api, who: &Who, server: &str) -> bool {
     let config = &api.broker.config;
     who.may_see(config, "")
         || config.groups.iter().any(|(name, group)| {
@@ -29,6 +32,7 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
             .iter()
             .flat_map(|listing| listing.tools.iter().map(|tool| tool.item.name.clone()))
             .collect();
+        let differences = listing.as_ref().map_or(0, |one| one.differences().len());
         let mut shown = json!(status);
         if let Some(members) = shown.as_object_mut() {
             let doubled = listing.map(|listing| listing.doubled.clone());
@@ -43,6 +47,7 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
                 members.insert("last_error".to_owned(), Value::String(text));
             }
             members.insert("tools".to_owned(), json!(tools));
+            members.insert("differences".to_owned(), json!(differences));
         }
         shown
     })
@@ -70,19 +75,36 @@ pub(super) async fn tools(
             continue;
         };
         for tool in &listing.tools {
+            let key = Key::new(What::Tool, tool.item.name.as_str());
+            let standing = if !listing.is_shown(&key) {
+                Standing::Gone
+            } else if listing.is_changed(&key) {
+                Standing::Changed
+            } else {
+                Standing::Pinned
+            };
             let raw: Value = serde_json::from_str(tool.item.raw.get()).unwrap_or_default();
-            let member = |name: &str| raw.get(name).cloned().unwrap_or_default();
-            all.push(json!({
-                "name": format!("{}__{}", status.name, tool.item.name),
-                "server": status.name,
-                "title": member("title"),
-                "description": member("description"),
-                "annotations": member("annotations"),
-                "digest": tool.item.digest,
-            }));
+            all.push(row(&status.name, &tool.item.name, &raw, standing));
+        }
+        // No agent is told of these; who looks after the servers is.
+        for (name, new) in listing.hidden(What::Tool) {
+            all.push(row(&status.name, name, &new.value(), Standing::New));
         }
     }
     Json(Value::Array(all))
+}
+
+fn row(server: &str, name: &str, raw: &Value, standing: Standing) -> Value {
+    let member = |name: &str| raw.get(name).cloned().unwrap_or_default();
+    json!({
+        "name": format!("{server}__{name}"),
+        "server": server,
+        "state": standing,
+        "title": member("title"),
+        "description": member("description"),
+        "annotations": member("annotations"),
+        "digest": Digest::of_json(raw),
+    })
 }
 
 /// How the instance does, as far as a person sees it.
@@ -114,6 +136,8 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         .map(GroupName::as_str)
         .filter(|group| who.may_see(&broker.config, group))
         .collect();
+    let changed = super::pins::open(api, who).await.into_iter();
+    let changed: Vec<String> = changed.map(|pin| pin.server).collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "url": api.url,
@@ -122,6 +146,7 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         "groups": groups,
         "servers": states,
         "agents": crate::hosted::NO_SANDBOX,
+        "changed_servers": changed,
         "open_approvals": super::approvals::open(api, who).await?.len(),
         "records_waiting": broker.audit.waiting(),
         "models": usage,

@@ -173,6 +173,7 @@ fn read(
             | Event::Labelled { .. }
             | Event::Closed { .. }
             | Event::Refused { .. }
+            | Event::Pinned(_)
             | Event::Noted { .. },
         )
         | Err(_) => {}

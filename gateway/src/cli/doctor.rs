@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use runtimes::bundled;
 use serde::Serialize;
 
-use super::client::text;
+use super::client::{rows, text};
 use super::output::{Cell, Output};
 use super::{Client, Failure};
 use crate::config::{Config, Paths, Role, Server, Transport, beside_us, env_var};
@@ -203,11 +203,14 @@ fn data(paths: &Paths, found: &mut Findings) {
 }
 
 async fn instance(client: impl FnOnce() -> Result<Client, Failure>, found: &mut Findings) {
-    let status = match client() {
-        Ok(client) => client.get(&["status"], &[]).await,
-        Err(failure) => Err(failure),
+    let client = match client() {
+        Ok(client) => client,
+        Err(failure) => {
+            return found.warn("instance", failure.to_string(), "`portcullis up`");
+        }
     };
-    match status {
+    changed(&client, found).await;
+    match client.get(&["status"], &[]).await {
         Ok(status) => {
             let version = text(&status, "version");
             found.ok(
@@ -226,6 +229,28 @@ async fn instance(client: impl FnOnce() -> Result<Client, Failure>, found: &mut 
             }
         }
         Err(failure) => found.warn("instance", failure.to_string(), "`portcullis up`"),
+    }
+}
+
+/// The servers that are not what was pinned of them.
+async fn changed(client: &Client, found: &mut Findings) {
+    let Ok(pins) = client.get(&["pins"], &[]).await else {
+        return;
+    };
+    for pin in rows(&pins) {
+        let differences = pin.get("differences").map(rows).unwrap_or_default();
+        if let Some(first) = differences.first() {
+            let server = text(pin, "server");
+            let more = match differences.len() {
+                1 => String::new(),
+                count => format!(", and {} more", count - 1),
+            };
+            found.warn(
+                &format!("server {server}"),
+                format!("not what was pinned: {}{more}", text(first, "told")),
+                format!("`portcullis tools diff {server}`, then `tools accept` or `tools reject`"),
+            );
+        }
     }
 }
 

@@ -65,9 +65,13 @@ impl Cell {
 fn tone(word: &str) -> Tone {
     match word {
         "allow" | "ok" | "approved" | "ready" | "running" => Tone::Good,
-        "ask" | "pending" | "caller_gone" | "warn" | "unknown" | "starting" => Tone::Careful,
-        "deny" | "denied" | "error" | "failed" | "fail" | "refused" | "expired" => Tone::Bad,
-        "idle" | "stopped" | "withdrawn" | "-" => Tone::Faint,
+        "ask" | "pending" | "caller_gone" | "warn" | "unknown" | "starting" | "changed" | "new" => {
+            Tone::Careful
+        }
+        "deny" | "denied" | "error" | "failed" | "fail" | "refused" | "expired" | "gone" => {
+            Tone::Bad
+        }
+        "idle" | "stopped" | "withdrawn" | "pinned" | "-" => Tone::Faint,
         _ => Tone::Plain,
     }
 }

@@ -1,4 +1,4 @@
-//! `servers`, `tools`, `status`: how the instance does.
+//! `servers`, `status`: how the instance does.
 
 use std::time::Duration;
 
@@ -24,42 +24,25 @@ pub(super) async fn servers(client: &Client, out: Output) -> Result<(), Failure>
                     Cell::word(text(server, "state")),
                     shown(server, "transport").into(),
                     tools.into(),
+                    pins(server).into(),
                     short(&shown(server, "last_error"), 100).into(),
                 ]
             })
             .collect();
         out.table(
-            &["NAME", "STATE", "TRANSPORT", "TOOLS", "LAST ERROR"],
+            &["NAME", "STATE", "TRANSPORT", "TOOLS", "PINS", "LAST ERROR"],
             rows,
             "no servers; write `[mcp_servers.NAME]` in the configuration",
         )
     })
 }
 
-pub(super) async fn tools(client: &Client, out: Output) -> Result<(), Failure> {
-    let value = client.get(&["tools"], &[]).await?;
-    out.print(&value, || {
-        let rows = rows(&value)
-            .iter()
-            .map(|tool| {
-                let title = match text(tool, "title") {
-                    "" => text(tool, "description"),
-                    title => title,
-                };
-                let line = title.lines().next().unwrap_or_default();
-                vec![
-                    text(tool, "name").into(),
-                    shown(tool, "server").into(),
-                    short(line, 80).into(),
-                ]
-            })
-            .collect();
-        out.table(
-            &["TOOL", "SERVER", "DOES"],
-            rows,
-            "no tools are known; they are once a server has been started",
-        )
-    })
+/// Whether a server is what was pinned of it.
+fn pins(server: &Value) -> String {
+    match server.get("differences").and_then(Value::as_u64) {
+        None | Some(0) => "-".to_owned(),
+        Some(count) => format!("{count} changed: `tools diff`"),
+    }
 }
 
 pub(super) async fn status(paths: &Paths, client: &Client, out: Output) -> Result<(), Failure> {

@@ -7,8 +7,10 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use jiff::Timestamp;
+use policy::action::Digest;
 use policy::decision::{Facts, Why};
 use policy::ids::GroupName;
+use policy::pin::Turn;
 use policy::record::{Entry, Event, Story};
 
 use super::view::{Argument, Read, Reason, Text, Time, Word, arguments, hint, page, reasons};
@@ -214,6 +216,7 @@ pub(super) async fn story(
         | Event::Labelled { .. }
         | Event::Closed { .. }
         | Event::Refused { .. }
+        | Event::Pinned(_)
         | Event::Noted { .. } => None,
     });
     let read = facts.map(because).unwrap_or_default();
@@ -352,6 +355,24 @@ fn step(entry: &Entry, event: &Event) -> Step {
             words: Some(Text::line(&format!("{principal} tried: {attempt}"))),
             ..blank("Refused".to_owned(), "bad")
         },
+        Event::Pinned(pinned) => {
+            let by = pinned.by.as_ref().map(|by| format!("{by}: "));
+            let digest = |digest: &Digest| Text::line(digest.as_str());
+            let was = pinned.was.as_ref().map(|was| ("was", digest(was)));
+            let facts = was.into_iter().chain([("is", digest(&pinned.is))]);
+            Step {
+                words: Some(Text::line(&(by.unwrap_or_default() + &pinned.told()))),
+                facts: facts.collect(),
+                ..blank(
+                    "What a server offers".to_owned(),
+                    if pinned.turn == Turn::Changed {
+                        "careful"
+                    } else {
+                        "faint"
+                    },
+                )
+            }
+        }
         Event::Noted { by, what } => Step {
             words: Some(Text::line(&format!("{by}: {what}"))),
             ..blank("Noted".to_owned(), "faint")

@@ -1,6 +1,7 @@
 //! The tables, and the steps that made them. A step that has landed is never changed.
 
 mod approvals;
+mod pins;
 
 use sea_orm_migration::prelude::*;
 
@@ -16,6 +17,7 @@ impl MigratorTrait for Migrator {
             Box::new(Known),
         ];
         steps.extend(approvals::steps());
+        steps.push(Box::new(pins::Pins));
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use secrecy::SecretString;
@@ -48,9 +51,13 @@ enum Wire {
     Http(Http),
 }
 
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// A connection that was greeted, or is about to be.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// No two have the same.
+    pub(super) number: u64,
     wire: Wire,
     inbox: Arc<Inbox>,
     settled: OnceLock<(Era, Arc<Greeting>)>,
@@ -96,6 +103,7 @@ impl Link {
         fault::point("server.started").await;
         let settled = OnceLock::new();
         let link = Arc::new(Self {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             wire,
             inbox,
             settled,
@@ -346,6 +354,7 @@ fn start_error(error: UpstreamError) -> StartError {
         UpstreamError::NotStarted { reason } => StartError::new(&reason, &reason),
         UpstreamError::Died => StartError::new(NOT_RUNNING, "it ended before it was greeted"),
         UpstreamError::Unknown
+        | UpstreamError::Another
         | UpstreamError::TimedOut(_)
         | UpstreamError::TooLarge
         | UpstreamError::Cancelled

@@ -49,6 +49,8 @@ struct Inner {
     last_error: Option<String>,
     failures: u32,
     in_flight: usize,
+    /// How many keep the connection for what they ask next.
+    holds: usize,
     last_finished: Instant,
 }
 
@@ -87,6 +89,30 @@ impl Drop for Lease {
     }
 }
 
+/// Keeps a server from being idle, so that what is asked next goes over the same connection.
+#[derive(Debug)]
+#[must_use = "the server may be stopped once this is gone"]
+pub struct Hold {
+    server: Arc<Server>,
+    connection: u64,
+}
+
+impl Hold {
+    /// The number of the connection: each start of the server has another.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.server.inner);
+        inner.holds = inner.holds.saturating_sub(1);
+        inner.last_finished = Instant::now();
+        self.server.finished.notify_waiters();
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
@@ -103,6 +129,7 @@ impl Server {
             last_error: None,
             failures: 0,
             in_flight: 0,
+            holds: 0,
             last_finished: Instant::now(),
         };
         let (calls, finished) = (AtomicU64::new(0), Notify::new());
@@ -125,6 +152,7 @@ impl Server {
             deadline,
             cancel,
             progress,
+            only,
         } = request;
         let sent = Arc::new(AtomicBool::new(false));
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -135,13 +163,13 @@ impl Server {
                 progress: progress.clone(),
                 sent: Arc::clone(&sent),
             };
-            let lease = self.lease().await?;
+            let lease = self.lease_of(only).await?;
             let reply = lease.link.exchange(call()).await;
             match reply {
                 // The connection was lost before it took the request: once more over a new one.
                 Err(error) if !error.sent() && lease.link.closed.is_cancelled() => {
                     drop(lease);
-                    self.lease().await?.link.exchange(call()).await
+                    self.lease_of(only).await?.link.exchange(call()).await
                 }
                 reply => reply,
             }
@@ -161,6 +189,16 @@ impl Server {
 
     pub(super) async fn greet(self: &Arc<Self>) -> Result<Arc<Greeting>, UpstreamError> {
         Ok(self.lease().await?.link.greeting())
+    }
+
+    /// Starts the server if it has to be, and keeps it.
+    pub(super) async fn hold(self: &Arc<Self>) -> Result<Hold, UpstreamError> {
+        let lease = self.lease().await?;
+        lock(&self.inner).holds += 1;
+        Ok(Hold {
+            server: Arc::clone(self),
+            connection: lease.link.number,
+        })
     }
 
     pub(super) async fn notify(&self, method: &str, params: Value) {
@@ -221,6 +259,15 @@ impl Server {
             Phase::Ready(link) => Some(Arc::clone(link)),
             Phase::Stopped | Phase::Starting { .. } | Phase::Failed { .. } => None,
         }
+    }
+
+    /// As [`lease`](Self::lease), where only one connection will do.
+    async fn lease_of(self: &Arc<Self>, only: Option<u64>) -> Result<Lease, UpstreamError> {
+        let lease = self.lease().await?;
+        if only.is_some_and(|only| only != lease.link.number) {
+            return Err(UpstreamError::Another);
+        }
+        Ok(lease)
     }
 
     /// The running server, started if it has to be; whoever asks meanwhile waits for one start.
@@ -352,21 +399,21 @@ impl Server {
     async fn idle(&self, link: &Arc<Link>) {
         loop {
             let finished = self.finished.notified();
-            let (in_flight, last) = {
+            let (in_use, last) = {
                 let inner = lock(&self.inner);
-                (inner.in_flight, inner.last_finished)
+                (inner.in_flight + inner.holds, inner.last_finished)
             };
             // Too far away to be a time is never.
             let until = last
                 .checked_add(self.spec.idle_timeout)
-                .filter(|_| in_flight == 0);
+                .filter(|_| in_use == 0);
             let Some(until) = until else {
                 finished.await;
                 continue;
             };
             sleep_until(until).await;
             let mut inner = lock(&self.inner);
-            if inner.in_flight == 0 && inner.last_finished == last {
+            if inner.in_flight + inner.holds == 0 && inner.last_finished == last {
                 if inner.runs(link) {
                     info!(server.name = %self.spec.name, "`{}` is idle", self.spec.name);
                     self.enter(&mut inner, Phase::Stopped);

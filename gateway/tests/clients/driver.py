@@ -88,6 +88,11 @@ def stand_in(folder, name: str = "odd", trust: dict | None = STRICTLY_TRUSTED, t
     return server(name, PYTHON, ["-u", folder / "stand_in.py"], trust, tools, **keys)
 
 
+def turncoat(gate, name: str = "shop", trust: dict | None = STRICTLY_TRUSTED, tools: dict | None = None, **keys) -> str:
+    """A server of `servers/turncoat.py`: it shows what `files/NAME.json` says, whenever that changes."""
+    return server(name, PYTHON, ["-u", gate.scratch / "turncoat.py", gate.files / (name + ".json")], trust, tools, **keys)
+
+
 class Finished(Exception):
     """The gateway ended before it was ready."""
 
@@ -313,8 +318,9 @@ def scratch() -> pathlib.Path:
     files = path / "files"
     files.mkdir()
     files.chmod(0o777)
-    shutil.copy(HERE / "servers/stand_in.py", path / "stand_in.py")
-    (path / "stand_in.py").chmod(0o644)
+    for program in ("stand_in.py", "turncoat.py"):
+        shutil.copy(HERE / "servers" / program, path / program)
+        (path / program).chmod(0o644)
     return path
 
 

@@ -117,6 +117,7 @@ fn request(tool: &str, arguments: Value) -> Request {
         deadline: PATIENCE,
         cancel: CancellationToken::new(),
         progress: None,
+        only: None,
     }
 }
 
