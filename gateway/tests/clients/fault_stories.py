@@ -71,8 +71,8 @@ class Story:
             time.sleep(0.02)
         return None
 
-    def vote(self, id: str, verb: str, way: str = "api", **body) -> None:
-        if way == "cli":
+    def vote(self, id: str, verb: str, way: str = "api", user: str | None = None, **body) -> None:
+        if way == "cli":  # as the only owner
             command = ["approve", id, "--run-anyway"] if verb == "approve" else ["deny", id, "--reason", "no"]
             done = self.world.run(*command)
             said = done.stdout + done.stderr
@@ -83,7 +83,9 @@ class Story:
         else:
             if verb == "approve":
                 body = {"for": "once", "run_anyway": True, **body}
-            status, told = self.world.ask("POST", "/approvals/%s/%s" % (id, verb), body)
+            status, told = self.world.ask("POST", "/approvals/%s/%s" % (id, verb), body, user)
+        if way == "cli" and status == 200:
+            told = self.world.ask("GET", "/approvals/" + id)[1] or {"state": "pending"}
         self.votes.append((id, verb, status, told))
 
     def from_console(self, id: str, verb: str) -> tuple:
@@ -132,7 +134,7 @@ class Story:
             for nonce in self.nonces:
                 for one in self.world.questions_about(nonce):
                     if one["state"] in ("pending", "caller_gone"):
-                        self.vote(one["id"], "approve" if self.dice.random() < 0.4 else "deny")
+                        self.vote(one["id"], "approve" if self.dice.random() < 0.4 else "deny", user=self.dice.choice(("ana", "bo")))
                         left.append(one["id"])
                     elif one["outcome"] == "running":
                         left.append(one["id"])
@@ -149,6 +151,8 @@ class Story:
             self.check_one(nonce)
         yes = {}
         for id, verb, status, told in self.votes:
+            if status == 200 and told["state"] in ("pending", "caller_gone"):
+                continue  # of several people it is the last whose yes settles it
             if status == 200:
                 if yes.setdefault(id, verb) != verb:
                     raise Wrong("question `%s` was both approved and denied" % id)
@@ -207,7 +211,7 @@ class Story:
             must(len(results) <= executed, "more results than executions")
         if answers and not lost and all(text.startswith("NOT EXECUTED") for text in answers):
             must(executed == 0, "told NOT EXECUTED, and executed")
-        if len(records) == 1 and answers:
+        if len(records) == 1 and answers and not lost:
             outcome = records[0]["outcome"]
             if results:
                 must(outcome in ("ok", "error", "unknown"), "a result, and the log says otherwise")
@@ -319,6 +323,38 @@ class Leaves(Story):
         call.thread.join(15)
 
 
+class TwoPeople(Story):
+    """What takes two people: one yes is none, in whatever order and however often it is said."""
+
+    def play(self):
+        call = self.call("count__both")
+        question = call and self.question(call.nonce)
+        if question:
+            id = question["id"]
+            yes = [lambda user=user: self.vote(id, "approve", user=user) for user in ("ana", "bo", self.dice.choice(("ana", "bo")))]
+            if self.dice.random() < 0.3:
+                yes[self.dice.randrange(3)] = lambda: self.vote(id, "deny", user="bo")
+            if self.dice.random() < 0.5:
+                self.at_once(*yes)
+            else:
+                for one in yes:
+                    one()
+        if call:
+            call.thread.join(1)
+
+    def check(self):
+        super().check()
+        for nonce in self.nonces:
+            for one in self.world.questions_about(nonce):
+                agreed = {row[0] for row in self.agreed(one["id"])}
+                if one["state"] == "approved" and len(agreed | {one["decided_by"]}) < 2:
+                    raise Wrong("one person was enough: %s %s" % (one, agreed))
+
+    def agreed(self, id: str) -> list:
+        with sqlite3.connect(self.world.data / "portcullis.db") as db:
+            return db.execute("select person from approval_yes where question = ?", (id,)).fetchall()
+
+
 class ForTheRun(Story):
     """A yes for the task: the next call of the tool needs nobody; another tool does."""
 
@@ -377,6 +413,11 @@ class Revoked(Story):
             if newest:
                 self.world.ask("DELETE", "/tokens/" + mine)
             self.vote(question["id"], "approve")
+            end = time.monotonic() + 2
+            while self.world.is_up() and time.monotonic() < end:
+                if not [one for one in self.world.questions_about(call.nonce) if one["outcome"] == "running"]:
+                    break
+                time.sleep(0.02)
         call.thread.join(15)
 
 
@@ -598,7 +639,7 @@ def mcp_time(text: str) -> float:
 STORIES = {
     story.__name__: story
     for story in (
-        Allowed, Denied, Held, HeldOnPipe, Fails, Breaks, Twice, Leaves, ForTheRun, Races, Revoked, Full, Thinks,
+        Allowed, Denied, Held, HeldOnPipe, Fails, Breaks, Twice, Leaves, TwoPeople, ForTheRun, Races, Revoked, Full, Thinks,
         Searches, Notes, Unreadable, Hosted, Stopped, First
     )
 }  # fmt: skip

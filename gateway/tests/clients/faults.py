@@ -145,6 +145,15 @@ name = "never"
 groups = ["dev"]
 tools = ["count__never", "pipe__never"]
 then = "deny"
+[[rules]]
+name = "two"
+tools = ["count__both"]
+then = "ask"
+people = 2
+[users.ana]
+role = "owner"
+[users.bo]
+role = "approver"
 [groups.dev]
 servers = ["count", "pipe", "notes"]
 model = "main/m"
@@ -264,14 +273,14 @@ class World(driver.Gateway):
         return pathlib.Path("/var/lib/portcullis-homes") / hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:6].encode().hex()
 
     # --- people and agents ----------------------------------------------------------------------------------------
-    def ask(self, method: str, path: str, body=None) -> tuple:
+    def ask(self, method: str, path: str, body=None, user: str | None = None) -> tuple:
         """A request on the owner's socket: status and value, or `LOST` twice."""
         connection = http.client.HTTPConnection("localhost", timeout=20)
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
             connection.sock.settimeout(20)
             connection.sock.connect(str(self.data / "portcullis.sock"))
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", **({"X-Portcullis-User": user} if user else {})}
             connection.request(method, "/api/v1" + path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read() or b"null")

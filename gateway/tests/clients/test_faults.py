@@ -209,7 +209,5 @@ def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, cap
             for point in sorted(every | set(rehearsal.fired)):
                 print("  %4d  %s" % (rehearsal.fired[point], point))
     assert not failures, "seed %d\n%s" % (FIRST, "\n\n".join(failures))
-    seen = {point for passed in rehearsal.passed.values() for point in passed}
-    assert every <= seen, "no story passes %s" % sorted(every - seen)
     few = {point: rehearsal.fired[point] for point in every if rehearsal.fired[point] < EACH}
     assert not few, "fired too rarely: %s" % few

@@ -256,3 +256,65 @@ fn links_between_the_documents_lead_somewhere() {
         }
     }
 }
+
+/// What stands between backquotes in a table of a document, from a heading on.
+fn quoted(document: &str, heading: &str) -> Vec<String> {
+    let text = read(document);
+    let (_, table) = text.split_once(heading).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    rows.flat_map(|row| row.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_fault_point_has_its_line_in_the_life_of_a_call() {
+    let mut points = Vec::new();
+    for path in files_below("gateway/src") {
+        let text = read(&path);
+        for call in ["fault::point(", "fault::db(", "fault::now("] {
+            let names = text.split(call).skip(1);
+            points.extend(names.filter_map(|rest| {
+                let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+                Some(name.to_owned())
+            }));
+        }
+    }
+    points.sort();
+    assert!(points.len() > 50, "{points:?}");
+    let mut told = quoted("docs/life-of-a-call.md", "\n## The fault points\n");
+    told.retain(|name| name.contains('.'));
+    told.sort();
+    assert_eq!(points, told);
+    // Whatever is written goes through the one connection, whose every statement is a point.
+    let stores = files_below("gateway/src");
+    let opened = stores
+        .iter()
+        .filter(|path| read(path).contains("Database::connect("));
+    assert_eq!(opened.collect::<Vec<_>>(), ["gateway/src/db.rs"]);
+}
+
+#[test]
+fn every_failure_of_others_names_tests_that_are_there() {
+    let tests: String = FOLDERS
+        .iter()
+        .flat_map(|folder| files_below(folder))
+        .filter(|path| ["rs", "py", "js"].iter().any(|kind| is(path, kind)))
+        .map(|path| format!("{path}\n{}", read(&path)))
+        .collect();
+    let heading = "\n## Failures of others, and what catches them here\n";
+    let named = quoted("docs/security.md", heading);
+    assert!(named.len() > 50, "{named:?}");
+    for name in named {
+        let there = [
+            format!("fn {name}("),
+            format!("def {name}("),
+            format!("/{name}\n"),
+        ];
+        assert!(
+            there.iter().any(|there| tests.contains(there)),
+            "there is no test `{name}`"
+        );
+    }
+}

@@ -8,7 +8,7 @@ import os
 import sys
 
 NONCE = {"type": "object", "properties": {"nonce": {"type": "string"}}, "required": ["nonce"]}
-TOOLS = ("mark", "touch", "never", "broken", "wrong", "taint")
+TOOLS = ("mark", "touch", "never", "broken", "wrong", "taint", "both")
 
 
 def execute(path: str, tool: str, nonce: str) -> int:
