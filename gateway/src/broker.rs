@@ -8,6 +8,7 @@ mod inside;
 mod model;
 mod results;
 mod resumed;
+mod review;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -19,8 +20,8 @@ use policy::decision::{self, Facts, Permit, Question, Refusal, Verdict, Why};
 use policy::ids::{ActionId, QuestionId, ServerName};
 use policy::label::{Label, Provenance};
 use policy::record::{Event, Outcome};
-use policy::traits::{Declared, Hints, Traits};
-use policy::{secret, traits};
+use policy::review::Review;
+use policy::traits::{self, Declared, Hints, Traits};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,14 +33,17 @@ use crate::catalog::{Catalog, Stand};
 use crate::choices::Choices;
 use crate::config::Config;
 use crate::conversations::{Conversation, Conversations, lock};
+use crate::db::Db;
 use crate::fault;
 use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
 use crate::models::Models;
+use crate::secrets::Kept;
 use crate::upstreams::{Hold, Reply, Request, UpstreamError, Upstreams};
 
 use flights::Flights;
+use review::Reviews;
 
 pub use model::ModelRefused;
 
@@ -114,6 +118,7 @@ pub struct Broker {
     /// What was begun and must be waited for.
     pub tasks: TaskTracker,
     flights: Flights,
+    reviews: Reviews,
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -142,8 +147,10 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// What people see of hosted runs.
     pub hosted: Arc<Hosted>,
-    /// Secrets that the gateway itself holds, to be found in arguments.
-    pub known_secrets: Vec<String>,
+    /// Secrets, to be found in arguments and hidden wherever they would be shown.
+    pub kept: Arc<Kept>,
+    /// The database.
+    pub db: Db,
     /// The gateway is stopping.
     pub stopping: CancellationToken,
 }
@@ -163,6 +170,7 @@ impl Broker {
             parts,
             tasks: TaskTracker::new(),
             flights: Flights::default(),
+            reviews: Reviews::default(),
             asking: tokio::sync::Mutex::default(),
         })
     }
@@ -191,7 +199,8 @@ impl Broker {
         if !self.speaks(&call.principal) {
             return Done::refused("NOT EXECUTED. The task is over.");
         }
-        let (verdict, record) = self.decide(action);
+        let review = self.review(&action).await;
+        let (verdict, record) = self.decide(action, review);
         let item = item(&record);
         match verdict {
             Verdict::Allow(permit, _) => {
@@ -247,6 +256,9 @@ impl Broker {
             .any(|server| server.as_str() == call.server)
         {
             return Err(unknown());
+        }
+        if let Some(too_much) = self.too_much(call) {
+            return Err(too_much);
         }
         let listing = self
             .catalog
@@ -322,10 +334,10 @@ impl Broker {
 
     /// Where arguments and `_meta` hold a credential.
     fn credentials(&self, args: &Value, meta: Option<&Map<String, Value>>) -> Vec<String> {
-        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        let mut credentials = secret::find(args, &known);
+        let finder = self.kept.finder();
+        let mut credentials = finder.find(args);
         if let Some(meta) = meta {
-            let found = secret::find(&Value::Object(meta.clone()), &known);
+            let found = finder.find(&Value::Object(meta.clone()));
             credentials.extend(found.into_iter().map(|place| format!("/_meta{place}")));
         }
         credentials
@@ -336,6 +348,7 @@ impl Broker {
         action: Action,
         traits: Traits,
         credentials: Vec<String>,
+        review: Option<Review>,
         conversation: &Conversation,
     ) -> Facts {
         let listing = self.catalog.known(&action.server);
@@ -357,18 +370,19 @@ impl Broker {
             credentials,
             grants: conversation.grants.clone(),
             person: self.identity.runs.person(&action.run),
+            review,
             now: Timestamp::now(),
             action,
         }
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide(&self, action: Action) -> (Verdict, Write) {
+    fn decide(&self, action: Action, review: Option<Review>) -> (Verdict, Write) {
+        let credentials = self.credentials(&action.args, action.meta.as_ref());
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let credentials = self.credentials(&action.args, action.meta.as_ref());
         let traits = self.traits_of(&action);
-        let facts = self.facts(action, traits, credentials, &conversation);
+        let facts = self.facts(action, traits, credentials, review, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -385,27 +399,35 @@ impl Broker {
 
     /// The record of a decision, with the credentials in the arguments and `_meta` masked.
     fn decided(&self, mut facts: Facts, why: Why) -> Write {
-        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
+        let finder = self.kept.finder();
+        let reviewed = facts
+            .review
+            .as_ref()
+            .is_some_and(|one| one.binding == facts.action.binding());
         let Action { args, meta, .. } = &mut facts.action;
         let whole = match &meta {
             Some(meta) => json!([args, meta]),
             None => args.clone(),
         };
-        let (masked, mut hidden) = secret::mask(args, &known);
+        let (masked, mut hidden) = finder.mask(args);
         *args = masked;
         if let Some(meta) = meta {
-            let (masked, any) = secret::mask(&Value::Object(std::mem::take(meta)), &known);
+            let (masked, any) = finder.mask(&Value::Object(std::mem::take(meta)));
             *meta = masked.as_object().cloned().unwrap_or_default();
             hidden |= any;
         }
         let sealed_args = hidden.then(|| self.keys.mac(&policy::action::canonical(&whole)));
         // A resource's name is its URI, which can hold a credential like any argument.
-        facts.action.name = secret::mask_text(&facts.action.name, &known);
+        facts.action.name = finder.mask_text(&facts.action.name);
         for one in &mut facts.destinations {
-            one.value = secret::mask_text(&one.value, &known);
+            one.value = finder.mask_text(&one.value);
         }
         for grant in &mut facts.grants {
-            grant.tool = secret::mask_text(&grant.tool, &known);
+            grant.tool = finder.mask_text(&grant.tool);
+        }
+        // A replay finds the review bound to the action as the record has it.
+        if let Some(review) = facts.review.as_mut().filter(|_| reviewed) {
+            review.binding = facts.action.binding();
         }
         let id = facts.action.id.to_string();
         let event = Event::Decided {
@@ -729,7 +751,7 @@ impl Broker {
                 let outcome = if failed { Outcome::Error } else { Outcome::Ok };
                 self.learn(action, raw.get()).await;
                 let answer = Answer::Result(raw.get().to_owned());
-                (self.fenced(permit, answer).await, outcome, None)
+                self.hand_over(permit, answer, outcome, None).await
             }
             Ok(Reply::Error(error)) => {
                 let detail = error
@@ -737,7 +759,7 @@ impl Broker {
                     .and_then(Value::as_str)
                     .map(|text| self.masked(text));
                 let answer = Answer::Error(error.to_string());
-                (self.fenced(permit, answer).await, Outcome::Error, detail)
+                self.hand_over(permit, answer, Outcome::Error, detail).await
             }
             Err(error) => {
                 let (answer, outcome) = failure(&action.server, &error);
@@ -748,17 +770,13 @@ impl Broker {
 
     /// [`Action::tool`] with credentials hidden, for whatever is stored or shown.
     fn shown_tool(&self, action: &Action) -> String {
-        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        secret::mask_text(&action.tool(), &known)
+        self.kept.finder().mask_text(&action.tool())
     }
 
     fn masked(&self, text: &str) -> String {
         const LONGEST: usize = 500;
-        let known: Vec<&str> = self.known_secrets.iter().map(String::as_str).collect();
-        secret::mask_text(text, &known)
-            .chars()
-            .take(LONGEST)
-            .collect()
+        let masked = self.kept.finder().mask_text(text);
+        masked.chars().take(LONGEST).collect()
     }
 
     fn deadline(&self, server: &str) -> Duration {
@@ -862,11 +880,12 @@ impl Broker {
 
     /// The second decision, and the labels: one step under the conversation's lock.
     fn release_now(&self, action: Action, held: &Held) -> Result<(Permit, Write), decision::Void> {
+        let credentials = self.credentials(&action.args, action.meta.as_ref());
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let credentials = self.credentials(&action.args, action.meta.as_ref());
         let traits = self.traits_of(&action);
-        let facts = self.facts(action, traits, credentials, &conversation);
+        // A person's word is in the place of a reviewer's.
+        let facts = self.facts(action, traits, credentials, None, &conversation);
         let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let put = self.put_into(permit.action(), &conversation);

@@ -9,6 +9,7 @@ mod models;
 mod people;
 mod problem;
 mod read;
+mod reviewer;
 mod rules;
 mod server;
 mod values;
@@ -21,12 +22,14 @@ use std::str::FromStr;
 use policy::action::Digest;
 use policy::decision::Policy;
 use policy::ids::{GroupName, ModelName, ServerName, UserName};
+use policy::shape::Limits;
 use toml::de::DeTable;
 
 pub use bundled::Bundled;
 pub use models::{Api, Model, ModelRef, is_model};
 pub use people::{Agent, Approvals, Group, Role, User};
 pub use problem::{Problem, Problems};
+pub use reviewer::Reviewer;
 pub use server::{Server, Tool, Transport};
 pub use values::{DURATION, duration, may_listen};
 
@@ -124,6 +127,9 @@ pub struct Config {
     pub max_body: usize,
     /// The longest message of a server, in bytes.
     pub max_message: usize,
+    /// How deep the arguments of a call and the answers to it may nest, and how many values they may
+    /// hold.
+    pub limits: Limits,
     /// The MCP servers.
     pub servers: BTreeMap<ServerName, Server>,
     /// The providers of models.
@@ -134,6 +140,8 @@ pub struct Config {
     pub users: BTreeMap<UserName, User>,
     /// How questions are put.
     pub approvals: Approvals,
+    /// The model that reviews, where there is one.
+    pub reviewer: Option<Reviewer>,
     /// The rules.
     pub policy: Policy,
     /// Digest over the text, short: which configuration a decision was made by.
@@ -191,11 +199,16 @@ impl Config {
             behind_proxy: false,
             max_body: 4 * MIB,
             max_message: 16 * MIB,
+            limits: Limits {
+                depth: 64,
+                values: 1_000_000,
+            },
             servers: BTreeMap::new(),
             models: BTreeMap::new(),
             groups: BTreeMap::new(),
             users: local(),
             approvals: Approvals::default(),
+            reviewer: None,
             policy: Policy::default(),
             revision: revision(""),
             notes: Vec::new(),
@@ -288,6 +301,9 @@ fn sections(root: &Table<'_>) -> Config {
     if let Some(table) = named("approvals") {
         config.approvals = people::approvals(&table);
     }
+    if let Some(table) = named("reviewer") {
+        config.reviewer = reviewer::read(&table, &model_names, &config.models);
+    }
     if let Some(item) = root.get("rules") {
         let models = model_names.iter().map(|name| format!("model:{name}"));
         let targets: Vec<String> = server_names.iter().cloned().chain(models).collect();
@@ -348,6 +364,15 @@ fn gateway(table: &Table<'_>, config: &mut Config) {
         .and_then(|item| item.size(64 * 1024..=1024 * MIB))
     {
         config.max_message = size;
+    }
+    // Deeper than 100 nothing is read at all: what reads JSON here gives up at 128.
+    let depth = table.get("max_depth");
+    if let Some(depth) = depth.and_then(|item| item.number(8..=100)) {
+        config.limits.depth = depth;
+    }
+    let values = table.get("max_values");
+    if let Some(values) = values.and_then(|item| item.number(1000..=100_000_000)) {
+        config.limits.values = values;
     }
     if let Some(item) = table.get("database")
         && item.as_text() != Some("sqlite")

@@ -10,6 +10,7 @@ pub mod known;
 mod migrations;
 pub mod pins;
 pub mod search;
+pub mod secrets;
 pub mod sessions;
 pub mod tokens;
 pub mod usage;

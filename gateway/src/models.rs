@@ -29,10 +29,12 @@ use crate::config::{Config, ModelRef};
 use crate::db::Db;
 use crate::db::usage::Usage;
 use crate::identity::Principal;
+use crate::secrets::Kept;
 
 pub use answer::unauthorized;
 pub use provider::{Answered, Broken, SendError};
 pub use relay::Ledger;
+pub(crate) use relay::whole;
 pub use request::{Asked, Route, Unreadable};
 
 use provider::Provider;
@@ -75,10 +77,10 @@ impl Models {
     ///
     /// # Errors
     /// A sentence, if this machine cannot speak HTTPS.
-    pub fn new(config: &Config, db: Db) -> Result<Self, String> {
+    pub fn new(config: &Config, db: Db, kept: &Arc<Kept>) -> Result<Self, String> {
         let mut providers = BTreeMap::new();
         for (name, model) in &config.models {
-            providers.insert(name.clone(), Provider::new(name, model)?);
+            providers.insert(name.clone(), Provider::new(name, model, kept)?);
         }
         let named = |(name, group): (&policy::ids::GroupName, &crate::config::Group)| {
             Some((name.clone(), group.model.clone()?))
@@ -96,6 +98,11 @@ impl Models {
         let named = self.groups.get(group)?;
         let provider = self.providers.get(&named.provider)?;
         Some((named, provider.identity()))
+    }
+
+    /// What a provider is.
+    pub fn identity(&self, provider: &ModelName) -> Option<Digest> {
+        self.providers.get(provider).map(Provider::identity)
     }
 
     /// Sends a permitted call to its provider. Only the broker does.

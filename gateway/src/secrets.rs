@@ -3,9 +3,13 @@
 //! A secret is resolved when the server that owns it is started, never earlier, so that a rotated
 //! file or a renewed token is picked up by the next start. Nothing here ever prints a value.
 
+mod kept;
+
+pub use kept::Kept;
+
 use std::{fmt, io, path::PathBuf, process::Stdio, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 /// How long a command may take to print a secret.
@@ -85,12 +89,21 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// Fetches the value.
+    /// Fetches the value. What was fetched is known from then on, to be found and hidden; what is
+    /// written in the configuration as it is, is a setting.
     ///
     /// # Errors
     /// When the variable is unset, the file unreadable, the command failing or slow, or the value
     /// is too long or no text. The message names the source and never holds a value.
-    pub async fn resolve(&self) -> Result<SecretString, SecretError> {
+    pub async fn resolve(&self, kept: &Kept) -> Result<SecretString, SecretError> {
+        let value = self.fetch().await?;
+        if !matches!(self, Self::Plain(_)) {
+            kept.learn(value.expose_secret());
+        }
+        Ok(value)
+    }
+
+    async fn fetch(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Plain(value) => Ok(value.clone().into()),
             Self::Env(name) => crate::config::env_var(name)
@@ -182,24 +195,24 @@ mod tests {
             (Secret::File(path), "from-file"),
             (command("echo from-command"), "from-command"),
         ] {
-            assert_eq!(secret.resolve().await.unwrap().expose_secret(), value);
+            assert_eq!(secret.fetch().await.unwrap().expose_secret(), value);
         }
     }
 
     #[tokio::test]
     async fn what_cannot_be_had_is_an_error_that_names_the_source() {
-        let failed = command("echo half; exit 3").resolve().await.unwrap_err();
+        let failed = command("echo half; exit 3").fetch().await.unwrap_err();
         assert_eq!(
             failed.to_string(),
             "`/bin/sh` gave no secret: it ended with exit status: 3"
         );
         let long = command("head -c 70000 /dev/zero")
-            .resolve()
+            .fetch()
             .await
             .unwrap_err();
         assert!(matches!(long, SecretError::TooLong(_)));
         let unset = Secret::Env("PORTCULLIS_SURELY_UNSET".into())
-            .resolve()
+            .fetch()
             .await
             .unwrap_err();
         assert!(matches!(unset, SecretError::NoVariable(_)));

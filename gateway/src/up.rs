@@ -48,7 +48,7 @@ use crate::mcp::Mcp;
 use crate::models::Models;
 use crate::orphans::{self, Reaper};
 use crate::peer::Peer;
-use crate::secrets::Secret;
+use crate::secrets::{Kept, Secret};
 use crate::upstreams::in_process::InProcess;
 use crate::upstreams::{Event, Spec, Transport, Upstreams};
 
@@ -273,7 +273,15 @@ async fn open(
         tracing::warn!("{missing}");
     }
     let house = House::new(plan);
-    let upstreams = Upstreams::new(specs(&config), inside(&config, &db), house.clone(), events);
+    let kept = Arc::new(Kept::open(keys.clone(), &db).await?);
+    learn(&config, &kept).await;
+    let upstreams = Upstreams::new(
+        specs(&config),
+        inside(&config, &db),
+        house.clone(),
+        kept.clone(),
+        events,
+    );
     let identities = config
         .servers
         .iter()
@@ -292,7 +300,7 @@ async fn open(
     )
     .await?;
     let (choices, known) = Choices::open(db.clone()).await?;
-    let models = Models::new(&config, db.clone()).map_err(UpError::Models)?;
+    let models = Models::new(&config, db.clone(), &kept).map_err(UpError::Models)?;
     let broker = Broker::new(Parts {
         catalog,
         upstreams,
@@ -304,7 +312,8 @@ async fn open(
         identity: Arc::new(Identity::open(keys.clone(), db.clone()).await?),
         keys,
         hosted,
-        known_secrets: known_secrets(&config).await,
+        kept,
+        db: db.clone(),
         stopping,
         config,
     });
@@ -485,38 +494,30 @@ fn missing(config: &Config, plan: &Plan) -> Vec<NotThere> {
         .collect()
 }
 
-/// The secrets that can be known at the start, to be found in arguments and masked in the log. Plain
-/// values of the configuration are settings, not secrets.
-async fn known_secrets(config: &Config) -> Vec<String> {
-    let mut known = Vec::new();
-    for server in config.servers.values() {
-        let all = match &server.transport {
-            config::Transport::Stdio { env, .. } => env,
-            config::Transport::Http { headers, .. } => headers,
-            config::Transport::Bundled(_) => continue,
-        };
-        for secret in all.values() {
-            match secret {
-                Secret::Plain(_) => {}
-                Secret::Env(_) | Secret::File(_) | Secret::Command(_) => {
-                    match secret.resolve().await {
-                        Ok(value) => known.push(value.expose_secret().to_owned()),
-                        Err(error) => tracing::warn!("a secret is not there yet: {error}"),
-                    }
-                }
-            }
+/// Fetches the secrets that can be had already, so that they are found in arguments and hidden in the
+/// log before the servers that own them start. Plain values are settings, but for keys of models.
+async fn learn(config: &Config, kept: &Kept) {
+    let servers = config
+        .servers
+        .values()
+        .flat_map(|server| match &server.transport {
+            config::Transport::Stdio { env, .. } => env.values().collect(),
+            config::Transport::Http { headers, .. } => headers.values().collect(),
+            config::Transport::Bundled(_) => Vec::new(),
+        });
+    for secret in servers {
+        if let Err(error) = secret.resolve(kept).await {
+            tracing::warn!("a secret is not there yet: {error}");
         }
     }
     for model in config.models.values() {
-        // A key is one, however it is written.
         if let config::Api::Anthropic { key, .. } = &model.api {
-            match key.resolve().await {
-                Ok(value) => known.push(value.expose_secret().to_owned()),
+            match key.resolve(kept).await {
+                Ok(value) => kept.learn(value.expose_secret()),
                 Err(error) => tracing::warn!("the key of a model is not there yet: {error}"),
             }
         }
     }
-    known
 }
 
 /// Settles what expires and lets orphans go that have ended, until the gateway stops.

@@ -35,7 +35,7 @@ use serde_json::{Value, value::RawValue};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::secrets::Secret;
+use crate::secrets::{Kept, Secret};
 use in_process::{InProcess, Inside};
 use server::Server;
 
@@ -264,6 +264,7 @@ pub struct Upstreams {
 struct Shared {
     events: UnboundedSender<Event>,
     house: Arc<House>,
+    kept: Arc<Kept>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -283,11 +284,13 @@ impl Upstreams {
         specs: Vec<Spec>,
         inside: BTreeMap<String, Arc<dyn InProcess>>,
         house: Arc<House>,
+        kept: Arc<Kept>,
         events: UnboundedSender<Event>,
     ) -> Arc<Self> {
         let shared = Arc::new(Shared {
             events,
             house,
+            kept,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });

@@ -13,6 +13,7 @@ use crate::condition::{Scope, Untold};
 use crate::destination::{self, Destination};
 use crate::ids::RunId;
 use crate::label::{Label, Labels};
+use crate::review::{Opinion, Review};
 use crate::rule::{Effect, Gate, Rule, Target, one};
 use crate::traits::{Level, Traits};
 
@@ -48,6 +49,9 @@ pub struct Facts {
     /// The person the agent works for, where it is hosted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person: Option<String>,
+    /// What a reviewer model said of the action, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<Review>,
     /// The time of the decision.
     pub now: Timestamp,
 }
@@ -236,6 +240,12 @@ pub(crate) fn explain_by(
     if action.kind == Kind::Model && !facts.credentials.is_empty() {
         reasons.push("the request to the model holds a credential".to_owned());
     }
+    if let Some(review) = &facts.review {
+        reasons.push(match review.opinion {
+            Opinion::Allow => format!("the reviewer `{}` found nothing against it", review.model),
+            Opinion::Ask => format!("the reviewer `{}` wants a person to look", review.model),
+        });
+    }
     let sink = facts.traits.public_sink.holds() && facts.labels.has(Label::Untrusted);
     if sink && destination::all_chosen(&facts.destinations) {
         reasons.push(destination::chosen(&facts.destinations));
@@ -313,6 +323,23 @@ pub(crate) fn explain_by(
     }
 }
 
+/// Whether a reviewer's word could let an action run that waits for a person otherwise: whether the
+/// *review* of the matrix is all that asks.
+pub fn wants_review(policy: &Policy, facts: &Facts) -> bool {
+    let passed = Facts {
+        review: Some(Review {
+            binding: facts.action.binding(),
+            call: facts.action.id.clone(),
+            model: String::new(),
+            opinion: Opinion::Allow,
+            reason: String::new(),
+        }),
+        ..facts.clone()
+    };
+    explain(policy, facts).decision == Decision::Ask
+        && explain(policy, &passed).decision == Decision::Allow
+}
+
 /// The default matrix: which gates an action finds closed, each with a sentence.
 fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
     let Facts { traits, labels, .. } = facts;
@@ -336,11 +363,14 @@ fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
                 format!("it can reach strangers, and this conversation has read both secrets and what strangers wrote{stray}"),
             ));
         } else if untrusted && !reads {
-            // *Review* of the matrix: no reviewer is configured, so a person looks.
-            closed.push((
-                Gate::PublicSink,
-                format!("it can reach strangers, and this conversation has read what strangers wrote{stray}"),
-            ));
+            // *Review* of the matrix: without a reviewer who lets it pass, a person looks.
+            let review = facts.review.as_ref();
+            if !review.is_some_and(|review| review.passes(&facts.action)) {
+                closed.push((
+                    Gate::PublicSink,
+                    format!("it can reach strangers, and this conversation has read what strangers wrote{stray}"),
+                ));
+            }
         }
     }
     if !facts.credentials.is_empty() && facts.action.kind != Kind::Model {

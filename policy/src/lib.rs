@@ -7,8 +7,8 @@
 //! record.
 //!
 //! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`condition`],
-//! [`rule`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`], [`pin`],
-//! [`record`].
+//! [`rule`], [`review`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`],
+//! [`shape`], [`pin`], [`record`].
 
 pub mod action;
 pub mod approval;
@@ -21,6 +21,8 @@ pub mod label;
 pub mod pin;
 pub mod record;
 pub mod replay;
+pub mod review;
 pub mod rule;
 pub mod secret;
+pub mod shape;
 pub mod traits;

@@ -61,9 +61,10 @@ impl Broker {
         by: String,
         reason: Option<String>,
     ) -> Result<(), DecideError> {
+        let finder = self.kept.finder();
         let decided = Decided {
             by: Some(by),
-            reason,
+            reason: reason.map(|reason| finder.mask_text(&reason)),
             scope: None,
             at: Timestamp::now(),
         };

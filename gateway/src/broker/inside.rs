@@ -17,6 +17,16 @@ use crate::audit::{NoRecord, Write};
 use crate::fault;
 use crate::upstreams::in_process::{Caller, Inside};
 
+/// What an action told, where its labels cannot be stored.
+pub(super) fn withheld(why: &impl std::fmt::Display) -> (Answer, Outcome, Option<String>) {
+    let text = format!("UNKNOWN. It was done, and what it told is withheld: {why}.");
+    (
+        Answer::Refused(text),
+        Outcome::Unknown,
+        Some(why.to_string()),
+    )
+}
+
 impl Broker {
     /// Does a permitted action inside. It is not cancelled on the way: what is stored is stored.
     pub(super) async fn perform_inside(
@@ -60,12 +70,7 @@ impl Broker {
         let untrusted = told.labels.contains(&Label::Untrusted);
         fault::point("inside.done").await;
         if let Err(no_record) = self.label(action, told.labels).await {
-            let text = format!("UNKNOWN. It was done, and what it told is withheld: {no_record}.");
-            return (
-                Answer::Refused(text),
-                Outcome::Unknown,
-                Some(no_record.to_string()),
-            );
+            return withheld(&no_record);
         }
         fault::point("inside.labelled").await;
         let raw = told.result.to_string();
@@ -75,17 +80,20 @@ impl Broker {
             Outcome::Ok
         };
         let answer = Answer::Result(raw);
-        let answer = if untrusted {
-            results::fence(action, answer).await
-        } else {
-            self.fenced(permit, answer).await
-        };
-        (answer, outcome, None)
+        let (answer, outcome, detail) = self.hand_over(permit, answer, outcome, None).await;
+        if untrusted && !permit.adds().contains(&Label::Untrusted) {
+            return (results::fence(action, answer).await, outcome, detail);
+        }
+        (answer, outcome, detail)
     }
 
     /// Takes the labels of a result. They are on the disk when this returns, even those that the
     /// conversation has already: the record that brought them may still be on its way there.
-    async fn label(&self, action: &Action, labels: BTreeSet<Label>) -> Result<(), NoRecord> {
+    pub(super) async fn label(
+        &self,
+        action: &Action,
+        labels: BTreeSet<Label>,
+    ) -> Result<(), NoRecord> {
         if labels.is_empty() {
             return Ok(());
         }

@@ -108,12 +108,12 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide_model(&self, action: Action, incoming: &Incoming) -> (Verdict, Write) {
+    pub(super) fn decide_model(&self, action: Action, incoming: &Incoming) -> (Verdict, Write) {
         let credentials = self.secrets_in(&incoming.body);
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
         let traits = incoming.asked.traits();
-        let facts = self.facts(action, traits, credentials, &conversation);
+        let facts = self.facts(action, traits, credentials, None, &conversation);
         let verdict = decision::decide(&self.config.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone());
         if let Verdict::Allow(permit, why) = &verdict {
@@ -128,12 +128,7 @@ impl Broker {
     fn secrets_in(&self, body: &[u8]) -> Vec<String> {
         // JSON is UTF-8; a body that is not was refused before.
         let text = std::str::from_utf8(body).unwrap_or_default();
-        let known = self.known_secrets.iter().filter(|secret| secret.len() >= 8);
-        let held = known.into_iter().any(|secret| {
-            let written = serde_json::Value::String(secret.clone()).to_string();
-            text.contains(secret.as_str()) || text.contains(written.trim_matches('"'))
-        });
-        if held {
+        if self.kept.finder().holds_kept(text) {
             vec![String::new()]
         } else {
             Vec::new()
@@ -142,7 +137,11 @@ impl Broker {
 
     /// Writes the record; from here on it is closed whatever happens, even if the caller goes away
     /// while it is being written.
-    async fn open(self: &Arc<Self>, permit: &Permit, record: Write) -> Result<Ledger, NoRecord> {
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        permit: &Permit,
+        record: Write,
+    ) -> Result<Ledger, NoRecord> {
         let action = permit.action();
         let usage = Usage {
             action: action.id.clone(),
@@ -172,7 +171,7 @@ impl Broker {
     }
 
     /// Sends a permitted call to its provider. Dropped, it ends the call at once.
-    async fn perform_model(
+    pub(super) async fn perform_model(
         &self,
         permit: Permit,
         mut ledger: Ledger,

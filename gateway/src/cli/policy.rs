@@ -317,10 +317,11 @@ fn facts(
             .get(group)
             .is_some_and(|group| group.contains_secrets),
         changed: false,
-        credentials: policy::secret::find(args, &[]),
+        credentials: policy::secret::Finder::default().find(args),
         destinations: Vec::new(),
         grants: Vec::new(),
         person: None,
+        review: None,
         now,
         action: Action {
             id: ActionId::new("-"),

@@ -273,7 +273,7 @@ max_open = 0
             portcullis.toml:4:1: `gateway.lisen`: unknown key
               4 | lisen = 3
                 | ^^^^^
-                = accepted: `behind_proxy`, `database`, `listen`, `max_body`, `max_message`, `public_url`
+                = accepted: `behind_proxy`, `database`, `listen`, `max_body`, `max_depth`, `max_message`, `max_values`, `public_url`
 
             portcullis.toml:5:12: `gateway.max_body`: it is not a size that fits here
               5 | max_body = "4 GB"
@@ -425,7 +425,7 @@ headers = { A = { secret = "x" } }
             portcullis.toml:2:1: `database`: unknown key
               2 | database = "sqlite"
                 | ^^^^^^^^
-                = accepted: `approvals`, `gateway`, `groups`, `mcp_servers`, `models`, `rules`, `users`
+                = accepted: `approvals`, `gateway`, `groups`, `mcp_servers`, `models`, `reviewer`, `rules`, `users`
 
             portcullis.toml:4:12: `gateway.database`: another database is not available in this version
               4 | database = •••
@@ -947,4 +947,30 @@ idle_timeout = "1m"
                 | ^^^^^^^^^^^^
                 = remove it"#]],
     );
+}
+
+#[test]
+fn a_reviewer_is_a_model_of_a_provider_that_thinks() {
+    let with = |reviewer: &str| {
+        let text = format!(
+            "[models.main]\napi = \"anthropic\"\nkey = \"k\"\n[models.demo]\napi = \"scripted\"\n[reviewer]\n{reviewer}"
+        );
+        parse(&text)
+    };
+    let config = with("model = \"main/claude-haiku-4-5\"\ntimeout = \"3s\"\n").unwrap();
+    let reviewer = config.reviewer.unwrap();
+    assert_eq!(reviewer.model.to_string(), "main/claude-haiku-4-5");
+    assert_eq!(
+        (reviewer.timeout, reviewer.max_per_run),
+        (Duration::from_secs(3), 50)
+    );
+    for wrong in [
+        "",
+        "model = \"demo/script\"",
+        "model = \"nobody/x\"",
+        "model = \"main/m\"\ntimeout = \"2m\"",
+        "model = \"main/m\"\nmax_per_run = 0",
+    ] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod pins;
+mod secrets;
 
 use sea_orm_migration::prelude::*;
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
         ];
         steps.extend(approvals::steps());
         steps.push(Box::new(pins::Pins));
+        steps.extend(secrets::steps());
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{Incoming, Route, script};
 use crate::config::{Api, Model};
-use crate::secrets::Secret;
+use crate::secrets::{Kept, Secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest body of an answer that says no.
@@ -117,12 +117,13 @@ enum Speaks {
         source: Secret,
         /// Fetched by the first call, and again once the provider refused it.
         key: Mutex<Option<SecretString>>,
+        kept: Arc<Kept>,
     },
     Scripted,
 }
 
 impl Provider {
-    pub(super) fn new(name: &ModelName, model: &Model) -> Result<Self, String> {
+    pub(super) fn new(name: &ModelName, model: &Model, kept: &Arc<Kept>) -> Result<Self, String> {
         let (speaks, identity) = match &model.api {
             Api::Scripted => (Speaks::Scripted, json!({ "api": "scripted" })),
             Api::Anthropic { base_url, key } => {
@@ -139,6 +140,7 @@ impl Provider {
                     base_url: base_url.clone(),
                     source: key.clone(),
                     key: Mutex::default(),
+                    kept: kept.clone(),
                 };
                 (speaks, json!({ "api": "anthropic", "base_url": base_url }))
             }
@@ -258,13 +260,16 @@ impl Provider {
 
     /// The key, fetched where it is not known.
     async fn key(&self) -> Result<SecretString, SendError> {
-        let Speaks::Anthropic { source, key, .. } = &self.speaks else {
+        let Speaks::Anthropic {
+            source, key, kept, ..
+        } = &self.speaks
+        else {
             return Err(SendError::NoKey);
         };
         if let Some(known) = &*key.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(known.clone());
         }
-        let fetched = source.resolve().await.map_err(|error| {
+        let fetched = source.resolve(kept).await.map_err(|error| {
             tracing::warn!("the key of `[models.{}]` cannot be had: {error}", self.name);
             SendError::NoKey
         })?;
@@ -272,6 +277,8 @@ impl Provider {
             tracing::warn!("the key of `[models.{}]` is empty", self.name);
             return Err(SendError::NoKey);
         }
+        // A key is a secret, however it is written.
+        kept.learn(fetched.expose_secret());
         *key.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetched.clone());
         Ok(fetched)
     }

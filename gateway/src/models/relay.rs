@@ -172,6 +172,34 @@ fn with_head(body: Body, status: StatusCode, headers: HeaderMap) -> Response {
     response
 }
 
+/// Reads an answer to its end, for the gateway itself; nothing if it is longer than `most` bytes or
+/// breaks off.
+pub(crate) async fn whole(
+    mut answered: Answered,
+    mut ledger: Ledger,
+    most: usize,
+) -> Option<Bytes> {
+    let mut all = Vec::new();
+    while let Some(piece) = answered.pieces.next().await {
+        match piece {
+            Ok(piece) if all.len() + piece.len() <= most => {
+                ledger.meter.see(&piece);
+                all.extend_from_slice(&piece);
+            }
+            Ok(_) => {
+                ledger.close(Outcome::Error, Some("the answer is too long"));
+                return None;
+            }
+            Err(broken) => {
+                ledger.ended(Some(broken));
+                return None;
+            }
+        }
+    }
+    ledger.ended(None);
+    Some(all.into())
+}
+
 async fn next(mut relay: Relay) -> Option<(Result<Bytes, Broken>, Relay)> {
     if relay.over {
         return None;

@@ -22,7 +22,7 @@ use super::{
     stdio::{Pipes, Program},
 };
 use crate::fault;
-use crate::secrets::Secret;
+use crate::secrets::{Kept, Secret};
 
 /// One request on its way.
 #[derive(Debug)]
@@ -383,7 +383,7 @@ async fn open(
                 server: &spec.name,
                 command,
                 args,
-                env: resolve(env).await?,
+                env: resolve(env, &shared.kept).await?,
                 cwd: cwd.as_deref(),
                 max_message: spec.max_message,
             };
@@ -392,7 +392,7 @@ async fn open(
                 .map_err(|error| StartError::new(NOT_RUNNING, format!("cannot start it: {error}")))
         }
         Transport::Http { url, headers } => {
-            let headers = resolve(headers).await?;
+            let headers = resolve(headers, &shared.kept).await?;
             Http::new(
                 url,
                 &headers,
@@ -409,10 +409,11 @@ async fn open(
 
 async fn resolve(
     secrets: &BTreeMap<String, Secret>,
+    kept: &Kept,
 ) -> Result<BTreeMap<String, SecretString>, StartError> {
     let mut resolved = BTreeMap::new();
     for (name, secret) in secrets {
-        let value = secret.resolve().await.map_err(|error| {
+        let value = secret.resolve(kept).await.map_err(|error| {
             StartError::new(
                 "one of its secrets could not be had",
                 format!("`{name}`: {error}"),

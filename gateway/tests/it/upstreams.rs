@@ -92,6 +92,7 @@ fn house_in(dir: TempDir, specs: Vec<Spec>) -> House {
         specs,
         BTreeMap::new(),
         runtimes::house::House::new(plan),
+        std::sync::Arc::default(),
         tx,
     );
     House {

@@ -44,6 +44,7 @@ fn facts(args: Value) -> Facts {
         destinations: Vec::new(),
         grants: Vec::new(),
         person: Some("ana".into()),
+        review: None,
         now: "2026-11-28T09:30:00Z".parse().unwrap(),
     }
 }

@@ -60,6 +60,7 @@ fn facts(traits: Traits, labels: Labels) -> Facts {
         destinations: Vec::new(),
         grants: Vec::new(),
         person: None,
+        review: None,
         now: at(100),
     }
 }

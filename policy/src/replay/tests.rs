@@ -38,6 +38,7 @@ fn facts(args: Value) -> Facts {
         destinations: Vec::new(),
         grants: Vec::new(),
         person: None,
+        review: None,
         now: Timestamp::UNIX_EPOCH,
     }
 }

@@ -47,6 +47,31 @@ def meta(_meta=None, **_) -> str:
     return json.dumps(_meta or {})
 
 
+def tell(path: str, **_) -> str:
+    """What is in a file."""
+    with open(path) as file:
+        return file.read()
+
+
+def fail(path: str, **_) -> str:
+    """Fails with what is in a file."""
+    raise ValueError(tell(path))
+
+
+class Raw(str):
+    """A result as it is to be sent."""
+
+
+def deep(depth: int, **_) -> str:
+    """A result that nests."""
+    return Raw('{"content": [], "structuredContent": {"a": %s%s}}' % ("[" * depth, "]" * depth))
+
+
+def many(values: int, **_) -> str:
+    """A result of many values."""
+    return Raw('{"content": [], "structuredContent": {"a": [%s]}}' % ",".join(["1"] * values))
+
+
 def hang(**_) -> str:
     threading.Event().wait()
 
@@ -203,6 +228,10 @@ TOOLS = {
     append: {"path": STRING, "text": STRING},
     count: {"path": STRING, "steps": NUMBER},
     meta: {},
+    tell: {"path": STRING},
+    fail: {"path": STRING},
+    deep: {"depth": NUMBER},
+    many: {"values": NUMBER},
     hang: {},
     die: {},
     flood: {"lines": NUMBER},
@@ -242,6 +271,11 @@ def call(id, params: dict) -> None:
         text, failed = tool(**(params.get("arguments") or {}), **more), False
     except Exception as error:  # a tool that fails is an answer, not the end of the server
         text, failed = "%s: %s" % (type(error).__name__, error), True
+    if isinstance(text, Raw):
+        with out:
+            sys.stdout.write('{"jsonrpc": "2.0", "id": %s, "result": %s}\n' % (json.dumps(id), text))
+            sys.stdout.flush()
+        return
     send({"id": id, "result": {"content": [{"type": "text", "text": text}], "isError": failed}})
 
 
