@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
 use channels::web::Web;
-use policy::record::Event;
+use policy::record::{About, Event};
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -37,6 +37,7 @@ use crate::audit::index::Index;
 use crate::broker::Broker;
 use crate::console::sessions::{Found, LinkError, Sessions};
 use crate::db::{Db, DbError};
+use crate::door::recorded;
 use crate::peer::Peer;
 
 pub use login::console_link;
@@ -147,11 +148,13 @@ async fn only_the_owner(
         refused(&api.broker, principal, attempt(&request)).await;
         return Refused::new(StatusCode::FORBIDDEN, reason).into_response();
     }
-    match Who::at_socket(&api.broker.config, request.headers()) {
-        Ok(who) => request.extensions_mut().insert(who),
+    let who = match Who::at_socket(&api.broker.config, request.headers()) {
+        Ok(who) => who,
         Err(refused) => return refused.into_response(),
     };
-    next.run(request).await
+    let (by, attempt) = (who.label(), attempt(&request));
+    request.extensions_mut().insert(who);
+    tell(&api, by, attempt, next.run(request).await).await
 }
 
 /// Lets in one of our own pages, with the person at it.
@@ -160,11 +163,22 @@ pub(crate) async fn only_a_person(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match person(&api, request.headers()).await {
-        Ok(who) => request.extensions_mut().insert(who),
+    let who = match person(&api, request.headers()).await {
+        Ok(who) => who,
         Err(refused) => return refused.into_response(),
     };
-    next.run(request).await
+    let (by, attempt) = (who.label(), attempt(&request));
+    request.extensions_mut().insert(who);
+    tell(&api, by, attempt, next.run(request).await).await
+}
+
+/// Records that a person was told no, if they were.
+async fn tell(api: &Api, by: String, attempt: String, response: Response) -> Response {
+    if response.status() != StatusCode::FORBIDDEN {
+        return response;
+    }
+    refused(&api.broker, by, attempt).await;
+    recorded(response)
 }
 
 /// The person at the page that makes a request with these headers.
@@ -204,12 +218,14 @@ pub async fn refused(broker: &Broker, principal: String, attempt: String) {
 }
 
 /// Records what somebody did to the gateway itself.
-pub(crate) async fn noted(broker: &Broker, by: String, what: String) -> Result<(), Refused> {
-    let id = format!("note_{}", uuid::Uuid::now_v7().simple());
-    let written = broker
-        .audit
-        .write(Write::new(id, Event::Noted { by, what }))
-        .await;
+pub(crate) async fn noted(
+    broker: &Broker,
+    by: String,
+    about: About,
+    what: String,
+) -> Result<(), Refused> {
+    let write = Write::noted(by, Some(about), what);
+    let written = broker.audit.write(write).await;
     written.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 

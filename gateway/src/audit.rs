@@ -1,20 +1,26 @@
 //! The log: one writer, groups of entries to a commit, and every entry on the disk before its
 //! action begins.
 
+pub mod checkpoint;
+pub mod export;
 pub mod find;
 pub mod index;
 pub mod read;
+pub mod retention;
+pub mod why;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use policy::action::Digest;
 use policy::destination::words::Mark;
 use policy::ids::ConversationId;
 use policy::label::{Label, Provenance};
-use policy::record::{Entry, Event, Walk};
+use policy::record::{About, Entry, Event, Walk, apart};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -22,6 +28,8 @@ use crate::db::chain::Link;
 pub use crate::db::chain::Opens;
 use crate::db::{Db, DbError};
 use crate::keys::Keys;
+
+use checkpoint::Checkpoints;
 
 /// No record, so no action.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -62,6 +70,13 @@ impl Write {
         }
     }
 
+    /// What somebody did to the gateway itself.
+    pub fn noted(by: impl Into<String>, about: Option<About>, what: impl Into<String>) -> Self {
+        let id = format!("note_{}", uuid::Uuid::now_v7().simple());
+        let (by, what) = (by.into(), what.into());
+        Self::new(id, Event::Noted { by, what, about })
+    }
+
     /// The same, with what it does to the list of open actions.
     #[must_use]
     pub fn opens(self, opens: Opens) -> Self {
@@ -83,6 +98,7 @@ struct Line {
     id: String,
     at: Timestamp,
     body: String,
+    apart: Vec<(Digest, String)>,
     opens: Opens,
     labels: Vec<(ConversationId, Label, Provenance)>,
     put: Option<(String, Vec<Mark>)>,
@@ -91,9 +107,15 @@ struct Line {
 impl TryFrom<Write> for Line {
     type Error = NoRecord;
     fn try_from(write: Write) -> Result<Self, NoRecord> {
+        let body =
+            serde_json::to_string(&write.event).map_err(|error| NoRecord(error.to_string()))?;
+        let (body, apart) = match apart::take(&body, INLINE) {
+            Some(taken) => (taken.body, taken.values),
+            None => (body, Vec::new()),
+        };
         Ok(Self {
-            body: serde_json::to_string(&write.event)
-                .map_err(|error| NoRecord(error.to_string()))?,
+            body,
+            apart,
             id: write.id,
             at: Timestamp::now(),
             opens: write.opens,
@@ -103,6 +125,8 @@ impl TryFrom<Write> for Line {
     }
 }
 
+/// Values longer than this, in bytes, are kept apart from their entry, once each.
+const INLINE: usize = 2048;
 /// The most entries that wait for the writer; past that, callers wait too.
 const QUEUE: usize = 4096;
 /// The most entries of one commit.
@@ -129,16 +153,22 @@ impl std::fmt::Debug for Job {
 }
 
 impl Audit {
-    /// Starts the writer where the chain ends. It stops when the last [`Audit`] is gone.
+    /// Starts the writer where the chain ends. It stops when the last [`Audit`] is gone. Checkpoints
+    /// go to the file of the keys, and to a copy where one is named.
     ///
     /// # Errors
     /// [`DbError`], if the chain's end cannot be read.
-    pub async fn start(db: Db, keys: Arc<Keys>) -> Result<(Self, JoinHandle<()>), DbError> {
+    pub async fn start(
+        db: Db,
+        keys: Arc<Keys>,
+        copy: Option<PathBuf>,
+    ) -> Result<(Self, JoinHandle<()>), DbError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
         let walk = end_of(&db).await?;
         let (grows, grown) = watch::channel(walk.seq);
         let writer = Writer {
+            checkpoints: Checkpoints::new(keys.clone(), copy, walk.seq),
             walk,
             grows,
             db,
@@ -222,6 +252,8 @@ struct Writer {
     keys: Arc<Keys>,
     /// Where the chain ends.
     walk: Walk,
+    /// Signs that from time to time.
+    checkpoints: Checkpoints,
     /// Says so to whoever follows.
     grows: watch::Sender<i64>,
     /// Where it ends if a commit took effect that seemed to fail, and how many of those kept it wrote.
@@ -235,8 +267,10 @@ impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::with_capacity(GROUP);
         loop {
+            let due = self.checkpoints.due(&self.walk);
             tokio::select! {
                 taken = queue.recv_many(&mut jobs, GROUP) => if taken == 0 { break },
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {}
                 () = tokio::time::sleep(AGAIN), if !self.kept.is_empty() => {}
             }
             let result = match self.write_kept().await {
@@ -256,12 +290,14 @@ impl Writer {
                 }
             }
             self.waiting.store(self.kept.len(), Ordering::Relaxed);
+            self.checkpoints.sign_if_due(&self.walk);
         }
         if self.write_kept().await.is_err() {
             for line in &self.kept {
                 tracing::error!(action.id = %line.id, "the end of `{}` is not in the log", line.id);
             }
         }
+        self.checkpoints.sign(&self.walk);
     }
 
     fn keep(&mut self, line: Line) {
@@ -309,6 +345,7 @@ impl Writer {
             };
             chain.push(Link {
                 entry,
+                apart: line.apart,
                 opens: line.opens,
                 labels: line.labels,
                 put: line.put,
@@ -345,3 +382,8 @@ async fn end_of(db: &Db) -> Result<Walk, DbError> {
 fn end_text(walk: &Walk) -> String {
     format!("{}:{}", walk.seq, walk.hash)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

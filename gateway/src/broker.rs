@@ -9,6 +9,7 @@ mod model;
 mod results;
 mod resumed;
 mod review;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -585,10 +586,7 @@ impl Broker {
             let id = permit.action().id.to_string();
             let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
             fault::point("call.replied").await;
-            let result = match &answer {
-                Answer::Result(raw) | Answer::Error(raw) => Some(Digest::of(raw.as_bytes())),
-                Answer::Refused(_) => None,
-            };
+            let result = broker.told(&answer);
             let closed = Event::Closed {
                 outcome,
                 detail,
@@ -852,7 +850,9 @@ impl Broker {
         if let Err(no_record) = self.audit.write(write).await {
             let answer = Answer::Refused(format!("NOT EXECUTED. {no_record}."));
             let why = Some(no_record.to_string());
-            self.approvals.close(held, Outcome::Refused, why).await;
+            self.approvals
+                .close(held, Outcome::Refused, why, None)
+                .await;
             self.approvals.finish(held, Outcome::Refused, answer).await;
             return Ok(());
         }
@@ -871,7 +871,8 @@ impl Broker {
             .await;
         let _ = forwarding.await;
         fault::point("release.replied").await;
-        self.approvals.close(held, outcome, detail).await;
+        let result = self.told(&answer);
+        self.approvals.close(held, outcome, detail, result).await;
         fault::point("release.closed").await;
         self.approvals.finish(held, outcome, answer).await;
         fault::point("release.settled").await;

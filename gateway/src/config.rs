@@ -3,6 +3,7 @@
 //! Pure but for [`Config::load`], and the only module that reads the environment. Nothing is ever
 //! read from the current directory, and a file that others can write is refused.
 
+mod audit;
 mod bundled;
 mod guard;
 mod models;
@@ -25,6 +26,7 @@ use policy::ids::{GroupName, ModelName, ServerName, UserName};
 use policy::shape::Limits;
 use toml::de::DeTable;
 
+pub use audit::Audit;
 pub use bundled::Bundled;
 pub use models::{Api, Model, ModelRef, is_model};
 pub use people::{Agent, Approvals, Group, Role, User};
@@ -142,6 +144,8 @@ pub struct Config {
     pub approvals: Approvals,
     /// The model that reviews, where there is one.
     pub reviewer: Option<Reviewer>,
+    /// What the log keeps, and how long.
+    pub audit: Audit,
     /// The rules.
     pub policy: Policy,
     /// Digest over the text, short: which configuration a decision was made by.
@@ -209,6 +213,7 @@ impl Config {
             users: local(),
             approvals: Approvals::default(),
             reviewer: None,
+            audit: Audit::default(),
             policy: Policy::default(),
             revision: revision(""),
             notes: Vec::new(),
@@ -303,6 +308,9 @@ fn sections(root: &Table<'_>) -> Config {
     }
     if let Some(table) = named("reviewer") {
         config.reviewer = reviewer::read(&table, &model_names, &config.models);
+    }
+    if let Some(table) = named("audit") {
+        config.audit = audit::read(&table);
     }
     if let Some(item) = root.get("rules") {
         let models = model_names.iter().map(|name| format!("model:{name}"));

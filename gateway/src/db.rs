@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod chain;
 pub mod known;
 mod migrations;
+pub mod payloads;
 pub mod pins;
 pub mod search;
 pub mod secrets;

@@ -1,5 +1,7 @@
 //! The network's door: which hosts, which origins, whose credentials.
 
+mod refusals;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use crate::identity::Principal;
 use crate::mcp::{self, Mcp};
 use crate::models;
 
+pub(crate) use refusals::{Refusals, recorded};
+
 /// What the door knows.
 #[derive(Debug)]
 pub struct Door {
@@ -28,6 +32,8 @@ pub struct Door {
     hosts: Vec<String>,
     /// Allowed values of `Origin`, in lower case.
     origins: Vec<String>,
+    /// Who was turned away.
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 impl Door {
@@ -59,6 +65,7 @@ impl Door {
             broker,
             hosts,
             origins,
+            refusals: Arc::default(),
         }
     }
 
@@ -132,10 +139,16 @@ async fn known_host(State(door): State<Arc<Door>>, request: Request, next: Next)
         .uri()
         .authority()
         .map(axum::http::uri::Authority::as_str);
-    if !door.host_allowed(request.headers(), authority) || !door.origin_allowed(request.headers()) {
-        return StatusCode::FORBIDDEN.into_response();
+    let source = Refusals::source(&request);
+    let ours =
+        door.host_allowed(request.headers(), authority) && door.origin_allowed(request.headers());
+    if !ours {
+        let response = StatusCode::FORBIDDEN.into_response();
+        door.refusals.count(source, &response);
+        return response;
     }
     let mut response = next.run(request).await;
+    door.refusals.count(source, &response);
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -250,7 +263,7 @@ async fn no_agent(State(door): State<Arc<Door>>, request: Request, next: Next) -
     match bearer(&door, request.headers(), false) {
         Ok(principal) => {
             api::refused(&door.broker, principal.label(), api::attempt(&request)).await;
-            StatusCode::FORBIDDEN.into_response()
+            recorded(StatusCode::FORBIDDEN.into_response())
         }
         Err(unauthorized) => unauthorized,
     }

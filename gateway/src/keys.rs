@@ -6,8 +6,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use aws_lc_rs::{hmac, rand};
 use policy::action::hex;
+use serde::{Deserialize, Serialize};
 
 use crate::fault;
 
@@ -43,8 +45,13 @@ pub struct Keys {
     pub token: Vec<u8>,
     /// Which key `token` is.
     pub token_kid: String,
+    /// Checks what [`sign`](Self::sign) signed.
+    pub public: PublicKey,
+    /// The file of what was signed of the log.
+    pub checkpoints: PathBuf,
     seal: RandomizedNonceKey,
     mac: hmac::Key,
+    sign: Ed25519KeyPair,
 }
 
 impl std::fmt::Debug for Keys {
@@ -70,21 +77,52 @@ impl Keys {
         let seal_path = folder.join("seal.key");
         let seal = RandomizedNonceKey::new(&AES_256_GCM, &key(&seal_path)?)
             .map_err(|_| KeyError::NotAKey(seal_path))?;
-        let instance = hex(key(&folder.join("instance.id"))?
-            .get(..8)
-            .unwrap_or_default());
+        let instance = instance(&folder.join("instance.id"))?;
         let token_kid = policy::action::Digest::of(&token)
             .as_str()
             .chars()
             .take(16)
             .collect();
+        let sign = sign_key(&folder)?;
         Ok(Self {
             instance,
             token,
             token_kid,
+            public: PublicKey::of(&sign),
+            checkpoints: data.join(crate::audit::checkpoint::FILE),
             seal,
             mac: mac_key(&folder)?,
+            sign,
         })
+    }
+
+    /// What checks signatures over the log, without an instance. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`KeyError`], if its file cannot be read.
+    pub fn open_public(data: &Path) -> Result<Option<PublicKey>, KeyError> {
+        let folder = data.join("keys");
+        if !folder.join(SIGN).exists() {
+            return Ok(None);
+        }
+        Ok(Some(PublicKey::of(&sign_key(&folder)?)))
+    }
+
+    /// Which instance it is, without opening it. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`KeyError`], if its file cannot be read.
+    pub fn instance_of(data: &Path) -> Result<Option<String>, KeyError> {
+        let file = data.join("keys/instance.id");
+        if !file.exists() {
+            return Ok(None);
+        }
+        Ok(Some(instance(&file)?))
+    }
+
+    /// Signs a text (Ed25519), in hexadecimal.
+    pub fn sign(&self, text: &str) -> String {
+        hex(self.sign.sign(text.as_bytes()).as_ref())
     }
 
     /// The key over the end of the log, to verify it without an instance. `None` if there is none.
@@ -144,6 +182,82 @@ impl Mac {
     pub fn fits(&self, text: &str, mac: &str) -> bool {
         hex(hmac::sign(&self.0, text.as_bytes()).as_ref()) == mac
     }
+}
+
+/// The file of the key that signs checkpoints of the log.
+const SIGN: &str = "checkpoint.key";
+
+fn instance(file: &Path) -> Result<String, KeyError> {
+    Ok(hex(key(file)?.get(..8).unwrap_or_default()))
+}
+
+fn sign_key(folder: &Path) -> Result<Ed25519KeyPair, KeyError> {
+    let path = folder.join(SIGN);
+    Ed25519KeyPair::from_seed_unchecked(&key(&path)?).map_err(|_| KeyError::NotAKey(path))
+}
+
+/// An Ed25519 key that checks signatures; written in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PublicKey(Vec<u8>);
+
+impl PublicKey {
+    fn of(pair: &Ed25519KeyPair) -> Self {
+        Self(pair.public_key().as_ref().to_vec())
+    }
+
+    /// Whether the key signed a text.
+    pub fn fits(&self, text: &str, signature: &str) -> bool {
+        let key = UnparsedPublicKey::new(&ED25519, &self.0);
+        bytes(signature).is_some_and(|signature| key.verify(text.as_bytes(), &signature).is_ok())
+    }
+}
+
+impl std::fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> Self {
+        key.to_string()
+    }
+}
+
+/// A text that is no public key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("that is no key; `portcullis audit key` prints one, 64 hexadecimal digits")]
+pub struct NoKey;
+
+impl TryFrom<String> for PublicKey {
+    type Error = NoKey;
+    fn try_from(text: String) -> Result<Self, NoKey> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for PublicKey {
+    type Err = NoKey;
+    fn from_str(text: &str) -> Result<Self, NoKey> {
+        let key = bytes(text.trim()).ok_or(NoKey)?;
+        if key.len() == KEY_BYTES {
+            Ok(Self(key))
+        } else {
+            Err(NoKey)
+        }
+    }
+}
+
+/// What hexadecimal digits say.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || text.len() % 2 != 0 {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+        .collect()
 }
 
 fn mac_key(folder: &Path) -> Result<hmac::Key, KeyError> {

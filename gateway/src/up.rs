@@ -15,6 +15,7 @@ use axum::serve::ListenerExt as _;
 use channels::web::Web;
 use groups::Groups;
 use policy::action::{Digest, hex};
+use policy::record::About;
 use policy::record::Event::Noted;
 use runtimes::bundled::NotThere;
 use runtimes::child::ChildProcesses;
@@ -31,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::approvals::{Approvals, Held};
 use crate::audit::index::Index;
-use crate::audit::{Audit, Write};
+use crate::audit::retention::Retention;
+use crate::audit::{self, Audit, Write};
 use crate::broker::{Broker, Parts};
 use crate::catalog::Catalog;
 use crate::choices::Choices;
@@ -176,6 +178,9 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     broker
         .tasks
         .spawn(index.clone().follow(broker.audit.clone(), stopping.clone()));
+    broker
+        .tasks
+        .spawn(keep_log(broker.clone(), db.clone(), index.clone()));
     let listening = broker.clone();
     let (hearing, states) = (mcp.clone(), api.servers.clone());
     broker
@@ -188,8 +193,16 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
             tracing::debug!("a connection keeps Nagle's algorithm: {error}");
         }
     });
-    let network = axum::serve(tcp, door::router(&broker, mcp, api.clone(), door))
-        .with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let counting = door.refusals.clone();
+    broker
+        .tasks
+        .spawn(counting.tell(broker.audit.clone(), stopping.clone()));
+    let routes = door::router(&broker, mcp, api.clone(), door);
+    let network = axum::serve(
+        tcp,
+        routes.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(stopping.clone().cancelled_owned());
     let link = console_link(&api).await;
     let owner = axum::serve(
         socket,
@@ -255,13 +268,21 @@ async fn open(
     let keys = Arc::new(Keys::open(&paths.data)?);
     let db = Db::open(&paths.data).await?;
     let index = Index::open(&paths.data, db.clone()).await?;
-    let (audit, writer) = Audit::start(db.clone(), keys.clone()).await?;
+    let behind = audit::read::behind(&paths.data, &db).await;
+    let copy = config.audit.checkpoints.clone();
+    let (audit, writer) = Audit::start(db.clone(), keys.clone(), copy).await?;
+    if let Some(what) = behind {
+        tracing::error!("{what}");
+        let noted = Write::noted("portcullis", Some(About::Log), what);
+        audit.write(noted).await?;
+    }
     if db.chain_is_missing().await? {
         let what = "the log was found empty, though there were tokens, questions or labels: what it held is gone";
         tracing::error!("{what}");
         let noted = Noted {
             by: "portcullis".to_owned(),
             what: what.to_owned(),
+            about: Some(About::Log),
         };
         audit.write(Write::new("note_empty_log", noted)).await?;
     }
@@ -533,6 +554,20 @@ async fn tick(broker: Arc<Broker>) {
             }
         }
     }
+}
+
+/// Removes what is older than the log is kept, until the gateway stops.
+async fn keep_log(broker: Arc<Broker>, db: Db, index: Index) {
+    let Some(keep) = broker.config.audit.keep else {
+        return;
+    };
+    let retention = Retention {
+        db: &db,
+        audit: &broker.audit,
+        keys: &broker.keys,
+        index: &index,
+    };
+    retention.run(keep, &broker.stopping).await;
 }
 
 /// Hears what servers say by themselves, until the gateway stops.

@@ -4,6 +4,8 @@
 //! or moved without the rest failing to fit. What happens to an action later is a later entry; no
 //! entry is ever changed.
 
+pub mod apart;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -104,9 +106,9 @@ pub enum Event {
         /// A few words, where they help.
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
-        /// Digest over the result as it was handed over.
+        /// What came back.
         #[serde(skip_serializing_if = "Option::is_none")]
-        result: Option<Digest>,
+        result: Option<Told>,
     },
     /// Something tried what it may not, outside any action: a forged approval, a foreign peer.
     Refused {
@@ -123,7 +125,75 @@ pub enum Event {
         by: String,
         /// What.
         what: String,
+        /// What it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<About>,
     },
+}
+
+/// What something that was done to the gateway itself is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// Links and sessions of the console.
+    Login,
+    /// Tokens of agents.
+    Token,
+    /// The configuration.
+    Configuration,
+    /// Rules.
+    Policy,
+    /// Labels of conversations.
+    Label,
+    /// Definitions of tools.
+    Definition,
+    /// The log itself.
+    Log,
+    /// Start and stop.
+    Run,
+}
+
+impl About {
+    /// Its name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Token => "token",
+            Self::Configuration => "configuration",
+            Self::Policy => "policy",
+            Self::Label => "label",
+            Self::Definition => "definition",
+            Self::Log => "log",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// What came back of an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Digest over it as it was handed over.
+    pub digest: Digest,
+    /// How long that was, in bytes; of what came in pieces it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// What it was, credentials masked; `None` where it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<serde_json::Value>,
+    /// That is only its beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+impl From<Digest> for Told {
+    fn from(digest: Digest) -> Self {
+        Self {
+            digest,
+            size: None,
+            told: None,
+            cut: false,
+        }
+    }
 }
 
 /// One link of the chain.
@@ -277,6 +347,12 @@ pub struct Story {
     pub detail: Option<String>,
     /// When it ended.
     pub closed_at: Option<Timestamp>,
+    /// What came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Told>,
+    /// What it is about, where it is no action of an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
 }
 
 /// How the question of a [`Story`] went.
@@ -322,6 +398,8 @@ impl Story {
             adds: BTreeSet::new(),
             detail: None,
             closed_at: None,
+            result: None,
+            about: None,
         };
         match serde_json::from_str(&entry.body).ok()? {
             Event::Decided {
@@ -371,9 +449,15 @@ impl Story {
             )),
             Event::Pinned(pinned) => {
                 let by = pinned.by.as_deref().unwrap_or(&pinned.server);
-                Some(blank(by, &pinned.told(), Decision::Allow, Outcome::Ok))
+                Some(Self {
+                    about: Some(About::Definition),
+                    ..blank(by, &pinned.told(), Decision::Allow, Outcome::Ok)
+                })
             }
-            Event::Noted { by, what } => Some(blank(&by, &what, Decision::Allow, Outcome::Ok)),
+            Event::Noted { by, what, about } => Some(Self {
+                about,
+                ..blank(&by, &what, Decision::Allow, Outcome::Ok)
+            }),
             Event::Agreed { .. }
             | Event::Answered { .. }
             | Event::Released { .. }
@@ -407,10 +491,13 @@ impl Story {
             }
             Ok(Event::Labelled { labels }) => self.adds.extend(labels),
             Ok(Event::Closed {
-                outcome, detail, ..
+                outcome,
+                detail,
+                result,
             }) => {
                 self.outcome = outcome;
                 self.detail = detail;
+                self.result = result;
                 self.closed_at = Timestamp::from_millisecond(entry.at).ok();
             }
             Ok(

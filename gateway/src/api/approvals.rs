@@ -77,8 +77,6 @@ async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused
     }
     let group = find(api, who, question).await?.group().to_owned();
     if !who.may_decide(&api.broker.config, &group) {
-        let attempt = format!("decide {question}");
-        refused(&api.broker, format!("user:{name}"), attempt).await;
         return Err(Refused::new(
             StatusCode::FORBIDDEN,
             format!("`{name}` is no approver of this group"),

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use jiff::Timestamp;
 use policy::ids::UserName;
+use policy::record::About;
 use serde_json::{Value, json};
 
 use super::{Api, Entrance, Refused, Who, noted};
@@ -33,12 +34,8 @@ pub async fn console_link(api: &Api) -> Result<Option<String>, Refused> {
 
 async fn make(api: &Api, person: &UserName, origin: Origin, by: String) -> Result<String, Refused> {
     let (secret, id) = api.sessions.link(person, origin, Timestamp::now()).await?;
-    noted(
-        &api.broker,
-        by,
-        format!("login link {id} made for `{person}`"),
-    )
-    .await?;
+    let what = format!("login link {id} made for `{person}`");
+    noted(&api.broker, by, About::Login, what).await?;
     // A fragment: the secret is in no request line, no log of a proxy and no `Referer`.
     Ok(format!("{}/login#{secret}", api.url))
 }
@@ -74,6 +71,8 @@ pub(super) async fn leave(
         return Err(Refused::new(StatusCode::BAD_REQUEST, text));
     };
     api.sessions.end(session, Timestamp::now()).await?;
+    let what = format!("logged out of session {session} of the console");
+    noted(&api.broker, who.label(), About::Login, what).await?;
     let mut response = Json(json!({ "id": session, "ended": true })).into_response();
     if let Some(cookie) = api.sessions.set_cookie(None, &headers) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use policy::ids::GroupName;
+use policy::record::About;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,12 +59,8 @@ pub(super) async fn issue(
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
         }
     })?;
-    noted(
-        &api.broker,
-        format!("user:{by}"),
-        format!("token {} issued for group `{}`", issued.id, issued.group),
-    )
-    .await?;
+    let what = format!("token {} issued for group `{}`", issued.id, issued.group);
+    noted(&api.broker, format!("user:{by}"), About::Token, what).await?;
     let mut shown = json!(issued);
     if let Some(members) = shown.as_object_mut() {
         members.insert("token".to_owned(), Value::String(token));
@@ -79,12 +76,8 @@ pub(super) async fn revoke(
     let by = who.owner("revokes tokens")?;
     match api.broker.identity.revoke(&id).await? {
         Some(true) => {
-            noted(
-                &api.broker,
-                format!("user:{by}"),
-                format!("token {id} revoked"),
-            )
-            .await?;
+            let what = format!("token {id} revoked");
+            noted(&api.broker, format!("user:{by}"), About::Token, what).await?;
             Ok(Json(json!({ "id": id, "revoked": true })))
         }
         Some(false) => Err(Refused::new(

@@ -73,6 +73,14 @@ impl Who {
         &self.entrance
     }
 
+    /// Who it is, for the log.
+    pub(super) fn label(&self) -> String {
+        match &self.person {
+            Some((name, _)) => format!("user:{name}"),
+            None => "the owner's socket".to_owned(),
+        }
+    }
+
     /// Who it is, where something is to be done in their name.
     ///
     /// # Errors

@@ -199,7 +199,8 @@ impl Approvals {
         if to != State::Approved {
             let words = not_done(to, decided.reason.as_deref());
             fault::point("decide.no").await;
-            self.close(&held, record::Outcome::Refused, None).await;
+            self.close(&held, record::Outcome::Refused, None, None)
+                .await;
             fault::point("decide.closed").await;
             let answer = Answer::Refused(words);
             self.settle(&held, Execution::None, Execution::Refused, answer)

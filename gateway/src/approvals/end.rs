@@ -59,7 +59,7 @@ impl Approvals {
         self.store(held, Execution::None, Execution::Refused, &answer)
             .await?;
         fault::point("void.stored").await;
-        self.close(held, outcome, Some(why)).await;
+        self.close(held, outcome, Some(why), None).await;
         fault::point("void.closed").await;
         self.tell(held, Execution::Refused, answer).await;
         Ok(())
@@ -122,11 +122,17 @@ impl Approvals {
     }
 
     /// Closes the action's record.
-    pub async fn close(&self, held: &Held, outcome: record::Outcome, detail: Option<String>) {
+    pub async fn close(
+        &self,
+        held: &Held,
+        outcome: record::Outcome,
+        detail: Option<String>,
+        result: Option<record::Told>,
+    ) {
         let closed = record::Event::Closed {
             outcome,
             detail,
-            result: None,
+            result,
         };
         let write = Write::new(held.action.id.as_str(), closed).opens(Opens::Ends);
         if let Err(error) = self.audit.write_or_keep(write).await {

@@ -35,7 +35,7 @@ fn action(name: &str) -> Action {
 async fn open(data: &std::path::Path) -> (Approvals, Vec<Arc<Held>>, Db) {
     let keys = Arc::new(Keys::open(data).unwrap());
     let db = Db::open(data).await.unwrap();
-    let (audit, _writer) = Audit::start(db.clone(), keys.clone()).await.unwrap();
+    let (audit, _writer) = Audit::start(db.clone(), keys.clone(), None).await.unwrap();
     let day = Duration::from_hours(24);
     let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10, Vec::new())
         .await

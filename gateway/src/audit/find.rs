@@ -153,7 +153,8 @@ impl Wanted {
         Ok(is(&self.group, &story.group)
             && is(&self.decision, story.decision.as_str())
             && is(&self.outcome, story.outcome.as_str())
-            && is(&self.kind, kind(story))
+            && (is(&self.kind, kind(story))
+                || story.about.is_some_and(|about| about.as_str() == self.kind))
             && since.is_none_or(|since| story.at >= since)
             && until.is_none_or(|until| story.at < until))
     }
@@ -267,6 +268,13 @@ pub(super) fn document(entries: &[Entry]) -> Option<Document> {
     };
     put("group", &story.group);
     put("kind", kind(&story));
+    put(
+        "kind",
+        story
+            .about
+            .map(policy::record::About::as_str)
+            .unwrap_or_default(),
+    );
     put("tool", &story.tool);
     put("decision", story.decision.as_str());
     put("outcome", story.outcome.as_str());
@@ -304,12 +312,20 @@ pub(super) fn document(entries: &[Entry]) -> Option<Document> {
     for entry in entries {
         if let Ok(Event::Decided { facts, .. }) = serde_json::from_str(&entry.body) {
             put("server", &facts.action.server);
+            put("person", facts.person.as_deref().unwrap_or_default());
             words.add(facts.action.run.as_str());
         }
     }
     words.add_json(&story.args);
     if let Some(meta) = &story.meta {
         meta.values().for_each(|value| words.add_json(value));
+    }
+    if let Some(told) = story
+        .result
+        .as_ref()
+        .and_then(|result| result.told.as_ref())
+    {
+        words.add_json(told);
     }
     let rest = [&story.rules, &story.labels, &story.reasons];
     for text in rest.into_iter().flatten().chain(&story.detail) {

@@ -90,7 +90,7 @@ impl Index {
                 seq: last.seq,
                 hash: last.hash.clone(),
             };
-            let documents = self.documents(page).await?;
+            let documents = self.documents(self.db.whole(page).await?).await?;
             place = if self.search.take(&documents, &place, &next).await? {
                 next
             } else {

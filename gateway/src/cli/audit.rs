@@ -1,12 +1,13 @@
 //! `audit` and `why`: the log, read from the data directory whether an instance runs or not.
 
+mod export;
+mod tail;
+
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use policy::approval::State;
-use policy::decision::Decision;
-use policy::record::{Outcome, Story};
+use policy::record::{Entry, Outcome, Story};
 use serde_json::json;
 
 use super::Failure;
@@ -15,8 +16,10 @@ use super::output::{Cell, Output, short, utc};
 use crate::audit::find::Wanted;
 use crate::audit::index::{FindError, Index};
 use crate::audit::read::{self, ReadError, VerifyError};
+use crate::audit::why;
 use crate::config::Paths;
 use crate::db::Db;
+use crate::keys::{Keys, PublicKey};
 use crate::text::{printable, printable_lines};
 
 #[derive(Debug, Subcommand)]
@@ -35,8 +38,48 @@ pub(super) enum Command {
         #[command(flatten)]
         filters: Filters,
     },
+    /// Print what comes, as it comes.
+    Tail,
     /// Check that nothing in the log was changed, removed, inserted or moved.
-    Verify,
+    Verify {
+        /// Check this export instead, as `audit export` wrote it; `-` is standard input.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The key that has to have signed the export, as `audit key` prints it.
+        #[arg(long, requires = "file", value_name = "KEY")]
+        key: Option<PublicKey>,
+        /// A copy of checkpoints in another place.
+        #[arg(long, conflicts_with = "file", value_name = "FILE")]
+        checkpoints: Vec<PathBuf>,
+    },
+    /// Print the key that checks what is signed of the log.
+    Key,
+    /// Write the log for other programs, or to be kept in another place.
+    Export {
+        /// In which form.
+        #[arg(long, value_enum, default_value_t = Form::Jsonl)]
+        format: Form,
+        /// Where to; without it to standard output.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Only what was recorded then or later: `2026-01-31`, `2026-01-31T12:00:00Z`, or `24h`.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only what was recorded before then.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+}
+
+/// The forms of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Form {
+    /// Every record as it is in the chain; `audit verify --file` checks it anywhere.
+    Jsonl,
+    /// A table, a line for each story.
+    Csv,
+    /// API Activity of OCSF 1.3.0, a line for each story.
+    Ocsf,
 }
 
 /// What the list is narrowed by.
@@ -141,7 +184,20 @@ pub(super) async fn run(command: Command, paths: &Paths, out: Output) -> Result<
             let story = find(data, &id).await?;
             out.print(&story, || show(&story, out))
         }
-        Command::Verify => verify(data, out).await,
+        Command::Tail => tail::run(paths, out).await,
+        Command::Verify {
+            file: Some(file),
+            key,
+            ..
+        } => export::verify(&file, key.as_ref(), out),
+        Command::Verify { checkpoints, .. } => verify(data, &checkpoints, out).await,
+        Command::Key => key(data, out),
+        Command::Export {
+            format,
+            output,
+            since,
+            until,
+        } => export::run(data, format, output.as_deref(), since, until).await,
     }
 }
 
@@ -157,8 +213,17 @@ async fn settle(paths: &Paths) {
 
 pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Failure> {
     settle(paths).await;
-    let story = find(&paths.data, id).await?;
-    let why = sentences(&story);
+    let db = Db::open_to_read(&paths.data).await;
+    let db = db.map_err(|error| Failure::of(&error))?;
+    let entries = read::entries(&db, id)
+        .await
+        .map_err(|error| Failure::of(&error));
+    db.close().await;
+    let entries = entries?;
+    let raw: Vec<Entry> = entries.iter().map(|(entry, _)| entry.clone()).collect();
+    let story = read::told(&raw).ok_or_else(|| unknown(id))?;
+    let told = why::steps(&entries);
+    let sentences = why::sentences(&story, &told);
     let value = json!({
         "id": story.id,
         "tool": story.tool,
@@ -169,12 +234,34 @@ pub(super) async fn why(id: &str, paths: &Paths, out: Output) -> Result<(), Fail
         "approval": story.approval,
         "answer": story.answer,
         "outcome": story.outcome,
-        "why": why,
+        "read": told.read,
+        "args": story.args,
+        "steps": told.steps,
+        "result": told.result,
+        "revision": told.revision,
+        "why": sentences,
     });
     out.print(&value, || {
-        let lines: Vec<String> = why.iter().map(|line| printable(line)).collect();
+        let lines: Vec<String> = sentences.iter().map(|line| printable(line)).collect();
         lines.join("\n")
     })
+}
+
+/// Prints the key that checks what is signed of the log.
+fn key(data: &Path, out: Output) -> Result<(), Failure> {
+    let key = Keys::open_public(data).map_err(|error| Failure::of(&error))?;
+    let key = key.ok_or_else(|| {
+        Failure::Failed(
+            "there is no key yet; has `portcullis up` run on this directory?".to_owned(),
+        )
+    })?;
+    let value = json!({ "algorithm": "Ed25519", "key": key });
+    out.print(&value, || format!("{key}\n"))
+}
+
+fn unknown(id: &str) -> Failure {
+    let id = printable(id);
+    Failure::Failed(format!("the log knows no action or question `{id}`"))
 }
 
 async fn list(data: &Path, wanted: &Wanted, out: Output) -> Result<(), Failure> {
@@ -241,26 +328,39 @@ async fn found(data: &Path, wanted: &Wanted) -> Result<Vec<Story>, Failure> {
 
 /// The story of an action, by its id or its question's.
 async fn find(data: &Path, id: &str) -> Result<Story, Failure> {
-    read::story(data, id).await.map_err(failed)?.ok_or_else(|| {
-        let id = printable(id);
-        Failure::Failed(format!("the log knows no action or question `{id}`"))
-    })
+    read::story(data, id)
+        .await
+        .map_err(failed)?
+        .ok_or_else(|| unknown(id))
 }
 
 fn failed(error: ReadError) -> Failure {
     Failure::of(&error)
 }
 
-async fn verify(data: &Path, out: Output) -> Result<(), Failure> {
-    match read::verify(data).await {
+async fn verify(data: &Path, copies: &[PathBuf], out: Output) -> Result<(), Failure> {
+    match read::verify(data, copies).await {
         Ok(verified) => {
-            let value = json!({"ok": true, "records": verified.entries, "head": verified.head});
+            let value = json!({
+                "ok": true,
+                "records": verified.entries,
+                "removed": verified.removed,
+                "head": verified.head,
+                "checkpoints": verified.checkpoints,
+                "signed_to": verified.signed_to,
+            });
             out.print(&value, || {
+                let removed = match verified.removed {
+                    0 => String::new(),
+                    older => format!(" after {older} older ones that were removed"),
+                };
                 format!(
-                    "{}: {} records, head {}\n",
+                    "{}: {} records{removed}, head {}, {} checkpoints up to record {}\n",
                     out.word("ok"),
                     verified.entries,
-                    verified.head
+                    verified.head,
+                    verified.checkpoints,
+                    verified.signed_to
                 )
             })
         }
@@ -271,7 +371,9 @@ async fn verify(data: &Path, out: Output) -> Result<(), Failure> {
             })?;
             Err(Failure::Told(1))
         }
-        Err(error @ (VerifyError::Db(_) | VerifyError::Key(_))) => Err(Failure::of(&error)),
+        Err(error @ (VerifyError::Db(_) | VerifyError::Key(_) | VerifyError::Checkpoints(_))) => {
+            Err(Failure::of(&error))
+        }
     }
 }
 
@@ -324,7 +426,16 @@ fn show(story: &Story, out: Output) -> String {
     let mut text = out.lines(lines);
     let meta = story.meta.as_ref().map(serde_json::to_string_pretty);
     let args = (!story.args.is_null()).then(|| serde_json::to_string_pretty(&story.args));
-    for (title, part) in [("arguments", args), ("_meta", meta)] {
+    let result = story.result.as_ref();
+    let told = result.and_then(|result| result.told.as_ref());
+    let told = told.map(serde_json::to_string_pretty);
+    let cut = result.is_some_and(|result| result.cut);
+    let title = if cut {
+        "what came back, cut off"
+    } else {
+        "what came back"
+    };
+    for (title, part) in [("arguments", args), ("_meta", meta), (title, told)] {
         let Some(Ok(part)) = part else { continue };
         let _ = writeln!(text, "{title}");
         for line in printable_lines(&part).lines() {
@@ -332,84 +443,6 @@ fn show(story: &Story, out: Output) -> String {
         }
     }
     text
-}
-
-/// The story in sentences.
-fn sentences(story: &Story) -> Vec<String> {
-    let mut out = Vec::new();
-    let whose = if story.group.is_empty() {
-        String::new()
-    } else {
-        format!(" for group {}", story.group)
-    };
-    out.push(format!(
-        "At {} UTC, {} asked for {}{whose}.",
-        utc(story.at),
-        or_dash(&story.principal),
-        story.tool
-    ));
-    if !story.labels.is_empty() {
-        let read: Vec<&str> = story
-            .labels
-            .iter()
-            .map(|label| match label.as_str() {
-                "untrusted" => "what strangers wrote",
-                "secret" => "what would hurt if it leaked",
-                other => other,
-            })
-            .collect();
-        out.push(format!("The conversation had read {}.", read.join(" and ")));
-    }
-    out.push(
-        match story.decision {
-            Decision::Allow => "It was allowed:",
-            Decision::Ask => "A person had to decide:",
-            Decision::Deny => "It was denied:",
-        }
-        .to_owned(),
-    );
-    if story.reasons.is_empty() {
-        out.push("- nothing stood against it".to_owned());
-    }
-    out.extend(story.reasons.iter().map(|reason| format!("- {reason}")));
-    if !story.rules.is_empty() {
-        out.push(format!(
-            "Rules and gates that had a say: {}.",
-            story.rules.join(", ")
-        ));
-    }
-    if let Some(answer) = &story.answer {
-        let by = answer.by.as_deref().unwrap_or("nobody");
-        let (id, reason) = (&answer.id, &answer.reason);
-        let words = reason
-            .as_ref()
-            .map_or_else(String::new, |text| format!(" (\"{text}\")"));
-        out.push(match answer.state {
-            State::Pending => format!("Question {id} waits for an answer."),
-            State::Approved => format!("Question {id}: {by} said yes{words}."),
-            State::Denied => format!("Question {id}: {by} said no{words}."),
-            State::Expired => format!("Question {id}: nobody answered in time, which is a no."),
-            State::Withdrawn => format!("Question {id} was withdrawn{words}."),
-            State::CallerGone => format!("Question {id}: who asked has gone."),
-        });
-    }
-    let detail = story
-        .detail
-        .as_ref()
-        .map_or_else(String::new, |text| format!(": {text}"));
-    out.push(match story.outcome {
-        Outcome::Running if story.answer.as_ref().is_some_and(|one| one.state.is_open()) => {
-            "It has not run.".to_owned()
-        }
-        Outcome::Running => "It has not ended yet.".to_owned(),
-        Outcome::Ok => format!("It was done{detail}."),
-        Outcome::Error => format!("It was tried and failed{detail}."),
-        Outcome::Refused => format!("It was not done{detail}."),
-        Outcome::Unknown => {
-            format!("It was begun, and nobody knows whether it was done{detail}.")
-        }
-    });
-    out
 }
 
 #[cfg(test)]

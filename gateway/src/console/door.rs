@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use policy::record::About;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -143,6 +144,9 @@ async fn redeem(
                 } if *times <= TOLD => {
                     let attempt = format!("log in once more by {link} of `{person}`");
                     api::refused(&api.broker, "a browser".to_owned(), attempt).await;
+                    let text = error.to_string();
+                    let response = Refused::new(StatusCode::FORBIDDEN, text).into_response();
+                    return Ok(crate::door::recorded(response));
                 }
                 NoEntry::Used { .. } => {}
                 NoEntry::NotValid => tracing::warn!("a login with a link that is none"),
@@ -153,7 +157,7 @@ async fn redeem(
     };
     let (person, session) = (&begun.session.person, &begun.session.id);
     let what = format!("logged in to the console as session {session}");
-    api::noted(&api.broker, format!("user:{person}"), what).await?;
+    api::noted(&api.broker, format!("user:{person}"), About::Login, what).await?;
     let body = Json(json!({ "token": begun.token, "user": person }));
     let mut response = body.into_response();
     let cookie = api.sessions.set_cookie(Some(&begun), &headers);

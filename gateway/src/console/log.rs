@@ -11,7 +11,7 @@ use policy::action::Digest;
 use policy::decision::{Facts, Why};
 use policy::ids::GroupName;
 use policy::pin::Turn;
-use policy::record::{Entry, Event, Story};
+use policy::record::{self, Entry, Event, Story};
 
 use super::view::{Argument, Read, Reason, Text, Time, Word, arguments, hint, page, reasons};
 use crate::api::audit::{self, Wanted, kind};
@@ -275,6 +275,21 @@ fn made_from(facts: &Facts, why: &Why, revision: &str) -> Vec<(&'static str, Tex
     .collect()
 }
 
+/// What came back of an action.
+fn came_back(result: &record::Told) -> Vec<(&'static str, Text)> {
+    let told = result.told.as_ref().map(|told| {
+        let name = if result.cut {
+            "it told, cut off"
+        } else {
+            "it told"
+        };
+        (name, Text::prose(&told.to_string()))
+    });
+    let size = (result.size).map(|size| ("bytes", Text::line(&size.to_string())));
+    let digest = ("digest", Text::line(result.digest.as_str()));
+    told.into_iter().chain(size).chain([digest]).collect()
+}
+
 fn step(entry: &Entry, event: &Event) -> Step {
     let at = Timestamp::from_millisecond(entry.at).unwrap_or_default();
     let blank = |title: String, tone| Step {
@@ -342,12 +357,10 @@ fn step(entry: &Entry, event: &Event) -> Step {
             result,
         } => {
             let word = Word::from(*outcome);
-            let result = result
-                .as_ref()
-                .map(|digest| ("result", Text::line(digest.as_str())));
+            let result = result.iter().flat_map(came_back);
             Step {
                 words: detail.as_deref().map(Text::prose),
-                facts: result.into_iter().collect(),
+                facts: result.collect(),
                 ..blank(format!("The end: {}", word.text), word.tone)
             }
         }
@@ -373,7 +386,7 @@ fn step(entry: &Entry, event: &Event) -> Step {
                 )
             }
         }
-        Event::Noted { by, what } => Step {
+        Event::Noted { by, what, .. } => Step {
             words: Some(Text::line(&format!("{by}: {what}"))),
             ..blank("Noted".to_owned(), "faint")
         },

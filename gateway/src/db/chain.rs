@@ -1,10 +1,12 @@
 //! Rows of the log: the chain, its end, what is open, and the labels that go with it.
 
+mod start;
 mod write;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use policy::action::Digest;
 use policy::destination::words::Mark;
 use policy::ids::{ActionId, ConversationId};
 use policy::label::{Label, Labels, Provenance};
@@ -105,6 +107,8 @@ impl From<audit::Model> for Entry {
     }
 }
 
+pub use start::Start;
+
 /// What an entry does to the list of open actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opens {
@@ -123,6 +127,8 @@ pub enum Opens {
 pub struct Link {
     /// The entry.
     pub entry: Entry,
+    /// Its large values, by their digests.
+    pub apart: Vec<(Digest, String)>,
     /// What it does to the list of open actions.
     pub opens: Opens,
     /// The labels that a conversation takes on.
@@ -167,6 +173,7 @@ impl Db {
         fault::db("log.write").await?;
         let tx = self.conn.begin().await?;
         write::entries(&tx, links).await?;
+        write::payloads(&tx, links).await?;
         write::end(&tx, &last.entry, mac).await?;
         write::open(&tx, links).await?;
         write::labels(&tx, links).await?;
@@ -277,7 +284,8 @@ impl Db {
             .order_by_asc(audit::Column::Seq)
             .all(&self.conn)
             .await?;
-        Ok(rows.into_iter().map(Entry::from).collect())
+        self.whole(rows.into_iter().map(Entry::from).collect())
+            .await
     }
 
     /// All entries of the actions in whose entries a text occurs, oldest first.

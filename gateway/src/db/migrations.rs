@@ -20,6 +20,7 @@ impl MigratorTrait for Migrator {
         steps.extend(approvals::steps());
         steps.push(Box::new(pins::Pins));
         steps.extend(secrets::steps());
+        steps.push(Box::new(Log));
         steps.extend(channels::db::migrations());
         steps.extend(groups::db::migrations());
         steps
@@ -137,6 +138,39 @@ impl MigrationTrait for Known {
         ];
         for table in TABLES {
             manager.get_connection().execute_unprepared(table).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Log;
+
+impl MigrationName for Log {
+    fn name(&self) -> &'static str {
+        "m0005_log"
+    }
+}
+
+const LOG: [&str; 5] = [
+    // Large values of entries, once each; `seq` is the last entry that names one.
+    "CREATE TABLE payloads (digest TEXT PRIMARY KEY NOT NULL, body TEXT NOT NULL, seq BIGINT NOT NULL)",
+    "CREATE INDEX payloads_by_entry ON payloads (seq)",
+    // One row, once the oldest entries were removed: what the first that is left follows, signed.
+    "CREATE TABLE chain_start (one INTEGER PRIMARY KEY NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, \
+     at BIGINT NOT NULL, signature TEXT NOT NULL)",
+    // Entries are only ever added, and only the oldest go. Whoever writes SQL can drop this; it holds
+    // us to it, and the chain tells of the others.
+    "CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the log is only added to'); END",
+    "CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit \
+     WHEN OLD.seq > (SELECT COALESCE(MAX(seq), 0) FROM chain_start) \
+     BEGIN SELECT RAISE(ABORT, 'the log is only added to'); END",
+];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Log {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for step in LOG {
+            manager.get_connection().execute_unprepared(step).await?;
         }
         Ok(())
     }

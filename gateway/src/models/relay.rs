@@ -94,7 +94,7 @@ impl Ledger {
         let closed = Event::Closed {
             outcome,
             detail: Some(self.broker.masked_of_models(&detail)),
-            result: (outcome == Outcome::Ok).then(|| self.meter.digest()),
+            result: (outcome == Outcome::Ok).then(|| self.meter.digest().into()),
         };
         let broker = self.broker.clone();
         let write = Write::new(usage.action.as_str(), closed).opens(Opens::Ends);

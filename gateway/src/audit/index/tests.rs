@@ -1,86 +1,8 @@
-use std::sync::Arc;
-
-use policy::record::{Event, Outcome};
+use policy::record::Outcome;
 use serde_json::json;
 
 use super::*;
-use crate::audit::{Opens, Write};
-use crate::keys::Keys;
-
-struct Log {
-    data: tempfile::TempDir,
-    db: Db,
-    index: Index,
-    audit: Audit,
-}
-
-impl Log {
-    async fn open() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let keys = Arc::new(Keys::open(data.path()).unwrap());
-        let db = Db::open(data.path()).await.unwrap();
-        let (audit, _writer) = Audit::start(db.clone(), keys).await.unwrap();
-        let index = Index::open(data.path(), db.clone()).await.unwrap();
-        Self {
-            data,
-            db,
-            index,
-            audit,
-        }
-    }
-
-    async fn decided(&self, id: &str, group: &str, tool: &str, args: serde_json::Value) {
-        let digest = "0".repeat(64);
-        let event = json!({
-            "event": "decided",
-            "facts": {
-                "action": {
-                    "id": id, "kind": "mcp", "group": group, "conversation": "token:tok_1", "run": "run_1",
-                    "principal": "token:tok_1 (laptop)", "server": "mail", "method": "tools/call", "name": tool,
-                    "args": args, "definition": digest, "identity": digest,
-                },
-                "traits": {"public_source": true, "secret_data": true, "public_sink": true, "dangerous_writes": true, "read_only": false},
-                "labels": {}, "contains_secrets": false, "changed": false, "credentials": [], "grants": [],
-                "now": "2026-01-01T00:00:00Z",
-            },
-            "why": {"decision": "allow", "gates": [], "lifted": [], "rules": [], "reasons": [], "adds": []},
-            "revision": "1",
-        });
-        let event = serde_json::from_value(event).unwrap();
-        let write = Write::new(id, event).opens(Opens::Begins);
-        self.audit.write(write).await.unwrap();
-    }
-
-    async fn closed(&self, id: &str, outcome: Outcome) {
-        let event = Event::Closed {
-            outcome,
-            detail: None,
-            result: None,
-        };
-        self.audit
-            .write(Write::new(id, event).opens(Opens::Ends))
-            .await
-            .unwrap();
-    }
-
-    async fn found(&self, wanted: Wanted) -> Vec<String> {
-        let found = self.index.find(&wanted, None, 10, |_| true).await.unwrap();
-        found
-            .0
-            .into_iter()
-            .map(|story| story.id.to_string())
-            .collect()
-    }
-
-    async fn search(&self, text: &str) -> Vec<String> {
-        let text = text.to_owned();
-        self.found(Wanted {
-            text,
-            ..Wanted::default()
-        })
-        .await
-    }
-}
+use crate::audit::testing::Log;
 
 #[tokio::test]
 async fn words_parts_of_addresses_and_beginnings_find_their_stories_newest_first() {

@@ -1,5 +1,7 @@
 use expect_test::expect;
 use policy::action::Kind;
+use policy::approval::State;
+use policy::decision::Decision;
 use policy::ids::{ActionId, QuestionId};
 use policy::record::Answer;
 use serde_json::json;
@@ -36,20 +38,9 @@ fn story() -> Story {
         adds: [].into(),
         detail: None,
         closed_at: "2026-01-02T03:05:05Z".parse().ok(),
+        result: None,
+        about: None,
     }
-}
-
-#[test]
-fn a_story_is_told_in_sentences() {
-    expect![[r#"
-        At 2026-01-02 03:04:05 UTC, token:tok_1 (laptop) asked for mail__send for group work.
-        The conversation had read what strangers wrote.
-        A person had to decide:
-        - it may change something that cannot be undone
-        Rules and gates that had a say: dangerous_writes.
-        Question q7: ana said yes.
-        It was done."#]]
-    .assert_eq(&sentences(&story()).join("\n"));
 }
 
 #[test]

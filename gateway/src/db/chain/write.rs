@@ -53,6 +53,23 @@ async fn add(tx: &DatabaseTransaction, links: &[Link]) -> Result<(), DbError> {
     run(tx, sql, values).await
 }
 
+/// The large values of entries, each once; a row knows the last entry that names it.
+pub(super) async fn payloads(tx: &DatabaseTransaction, links: &[Link]) -> Result<(), DbError> {
+    for link in links {
+        for (digest, body) in &link.apart {
+            let sql = "INSERT INTO payloads (digest, body, seq) VALUES (?, ?, ?) \
+                       ON CONFLICT (digest) DO UPDATE SET seq = excluded.seq";
+            let values = vec![
+                digest.as_str().into(),
+                body.as_str().into(),
+                link.entry.seq.into(),
+            ];
+            run(tx, sql, values).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Where the chain ends from now on.
 pub(super) async fn end(
     tx: &DatabaseTransaction,
