@@ -3,6 +3,7 @@
 //! Reading order: this file (asking servers, storing, telling), `listing` (what clients are told),
 //! `pins` (what was pinned, and what differs from it), `diff` (that for people), `schema`.
 
+pub mod alike;
 pub mod diff;
 mod listing;
 mod pins;
@@ -26,6 +27,7 @@ use crate::db::{Db, DbError};
 use crate::fault;
 use crate::upstreams::{Hold, List, Reply, Request, UpstreamError, Upstreams};
 
+use alike::Warning;
 use listing::Raw;
 use pins::Pin;
 
@@ -173,6 +175,12 @@ impl Catalog {
     /// What is known of a server, without asking it.
     pub fn known(&self, server: &str) -> Option<Arc<Listing>> {
         self.slots.get(server)?.known()
+    }
+
+    /// What should be looked at in the tools of all servers: look-alikes, shadows, hidden characters.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let known = self.slots.iter();
+        alike::warnings(known.filter_map(|(name, slot)| Some((name.as_str(), slot.known()?))))
     }
 
     /// Since when a server is pinned as it is, and by whom where a person said so.
@@ -353,6 +361,17 @@ impl Catalog {
     /// Records and stores the pin of a server that was never seen as it is configured.
     async fn first(&self, server: &str, slot: &Slot, pin: &Pin) -> Result<(), PinError> {
         let before = self.db.pinned_before(server).await?;
+        let others = self.slots.iter().filter(|(name, _)| *name != server);
+        let others = others.filter_map(|(name, slot)| Some((name.as_str(), slot.known()?)));
+        let own = std::iter::once((server, Arc::new(pin.listing())));
+        let warnings = about(server, alike::warnings(others.chain(own)));
+        for warning in &warnings {
+            tracing::warn!(
+                server.name = server,
+                "look at `{server}`: {}",
+                crate::text::printable(warning)
+            );
+        }
         let (is, names) = pin.digests();
         let pinned = Pinned {
             server: server.to_owned(),
@@ -364,6 +383,7 @@ impl Catalog {
             names,
             moved: Vec::new(),
             question: None,
+            warnings,
         };
         self.audit.write(pin_write(pinned)).await?;
         self.store(server, slot, pin, pin.state.since).await
@@ -390,6 +410,7 @@ impl Catalog {
             names,
             moved: differences.iter().map(Difference::moved).collect(),
             question: Some(question),
+            warnings: Vec::new(),
         };
         tracing::warn!(
             server.name = server,
@@ -470,6 +491,7 @@ impl Catalog {
             names,
             moved: differences.iter().map(Difference::moved).collect(),
             question: Some(question),
+            warnings: about(server, self.warnings()),
         };
         self.audit.write(pin_write(pinned)).await?;
         self.store(server, slot, &pin, now).await?;
@@ -587,6 +609,13 @@ async fn stored(db: &Db, server: &str, identity: &Digest) -> Result<Option<Pin>,
     let seen = db.listing(server, identity.as_str()).await?;
     let seen: Option<Raw> = seen.and_then(|seen| serde_json::from_str(&seen).ok());
     Ok(Some(Pin::again(state, seen)))
+}
+
+/// Those about one server, in words.
+fn about(server: &str, warnings: Vec<Warning>) -> Vec<String> {
+    let own = warnings.into_iter().filter(|one| one.server == server);
+    own.map(|one| format!("`{}` {}", one.tool, one.text))
+        .collect()
 }
 
 fn pin_write(pinned: Pinned) -> Write {

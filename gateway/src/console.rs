@@ -11,6 +11,7 @@ mod door;
 mod inbox;
 mod live;
 mod log;
+mod pins;
 pub mod sessions;
 mod state;
 mod view;

@@ -60,6 +60,12 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
         })
 }
 
+/// Whether a character of a text is seen by nobody and read by a program: like those that are spelled
+/// out, without lines, tabs and what emoji are joined by.
+pub fn is_hidden(c: char) -> bool {
+    is_deceptive(c) && !matches!(c, '\n' | '\r' | '\t' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}')
+}
+
 /// Whether a character is drawn as nothing, or changes how others are drawn.
 fn is_deceptive(c: char) -> bool {
     c.is_control()

@@ -116,6 +116,9 @@ pub struct Pinned {
     /// Digest over the question that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Digest>,
+    /// What was to be looked at in its tools: look-alikes, shadows, hidden characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Pinned {
@@ -133,7 +136,7 @@ impl Pinned {
             moved.push(format!("and {} more", self.moved.len() - SHOWN));
         }
         let moved = moved.join(", ");
-        match self.turn {
+        let told = match self.turn {
             Turn::First if self.was.is_some() => {
                 format!("`{server}` is configured anew: what it offers was pinned anew")
             }
@@ -141,6 +144,13 @@ impl Pinned {
             Turn::Changed => format!("`{server}` is not what was pinned: {moved}"),
             Turn::Accepted => format!("accepted of `{server}`: {moved}"),
             Turn::Kept => format!("kept what was pinned of `{server}`: {moved}"),
+        };
+        match self.warnings.first() {
+            None => told,
+            Some(first) => format!(
+                "{told}; {} to look at, such as {first}",
+                self.warnings.len()
+            ),
         }
     }
 }

@@ -6,10 +6,10 @@ let calm = 0;
  * none is answered for a moment, for the others move. */
 function notYet() {
   const focused = document.activeElement;
-  for (const one of document.querySelectorAll("form.decide button")) one.disabled = true;
+  for (const one of document.querySelectorAll("form.decide button, form.pin button")) one.disabled = true;
   clearTimeout(calm);
   calm = setTimeout(() => {
-    for (const one of document.querySelectorAll("form.decide:not([data-sent]) button")) one.disabled = false;
+    for (const one of document.querySelectorAll("form.decide:not([data-sent]) button, form.pin button")) one.disabled = false;
     if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
   }, 500);
 }
@@ -105,6 +105,50 @@ async function answer(form, word, anyway) {
     for (const one of buttons) one.disabled = false;
     if (error.status === 409) await refreshCards([]);
   }
+}
+
+// --- servers that are not what was pinned ---------------------------------------------------------------
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("form.pin");
+  if (!form) return;
+  event.preventDefault();
+  answerPin(form, "keep");
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("form.pin button.allow");
+  if (button) answerPin(button.form, "accept");
+});
+
+async function answerPin(form, word) {
+  const buttons = form.querySelectorAll("button");
+  const problem = form.querySelector(".problem");
+  for (const one of buttons) one.disabled = true;
+  problem.textContent = "";
+  try {
+    await change("POST", `/pins/${encodeURIComponent(form.dataset.server)}/${word}`, { question: form.dataset.digest });
+    announce(word === "accept" ? "Accepted." : "Kept.");
+    await showPins();
+  } catch (error) {
+    // Changed again: what is there now is another question, and is shown as one.
+    if (error.status === 409) await showPins();
+    problem.textContent = error.message;
+    for (const one of buttons) one.disabled = false;
+  }
+}
+
+/** Shows the changed servers as they are now. */
+async function showPins() {
+  const list = document.querySelector("[data-pins]");
+  if (!list) return;
+  const answer = await ask("/inbox").catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = element(await answer.text()).querySelector("[data-pins]");
+  const asks = (pins) => [...pins.querySelectorAll("form.pin")].map((form) => form.dataset.server + form.dataset.digest).join();
+  if (asks(fresh) === asks(list) && fresh.childElementCount === list.childElementCount) return;
+  tellTimes(fresh);
+  list.replaceWith(fresh);
+  notYet();
 }
 
 // --- how many wait ------------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ function hear(name, data) {
     clearTimeout(soon);
     soon = setTimeout(() => show(location, { again: true }), 300);
   }
+  if (name === "server" && document.querySelector("[data-pins]")) {
+    clearTimeout(soon);
+    soon = setTimeout(showPins, 300);
+  }
 }
 
 function go(url) {

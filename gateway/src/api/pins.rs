@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::servers::granted;
 use super::{Api, Refused, Who, refused};
+use crate::catalog::alike::Warning;
 use crate::catalog::diff::{Part, parts};
 use crate::catalog::{Definition, Difference, PinError, Word, question};
 
@@ -111,12 +112,15 @@ pub(crate) struct PinView {
     pub question: Digest,
     /// How it differs, as far as nobody answered to that.
     pub differences: Vec<Differs>,
+    /// What to look at in its tools.
+    pub warnings: Vec<Warning>,
 }
 
 /// The pins of all servers that a person sees and that ever told what they offer.
 pub(crate) async fn seen(api: &Api, who: &Who) -> Vec<PinView> {
     let catalog = &api.broker.catalog;
     let mut all = Vec::new();
+    let warnings = warnings(api, who);
     for status in api.broker.upstreams.status() {
         let server = status.name;
         if !granted(api, who, &server) {
@@ -129,11 +133,23 @@ pub(crate) async fn seen(api: &Api, who: &Who) -> Vec<PinView> {
         all.push(PinView {
             question: question(listing.differences()),
             differences: listing.differences().iter().map(Differs::from).collect(),
+            warnings: warnings
+                .iter()
+                .filter(|one| one.server == server)
+                .cloned()
+                .collect(),
             server,
             pinned_at,
             pinned_by: pinned_by.flatten(),
         });
     }
+    all
+}
+
+/// What to look at in the tools that a person sees, of servers that they see.
+pub(crate) fn warnings(api: &Api, who: &Who) -> Vec<Warning> {
+    let mut all = api.broker.catalog.warnings();
+    all.retain(|one| granted(api, who, &one.server));
     all
 }
 

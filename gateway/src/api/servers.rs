@@ -26,6 +26,7 @@ pub(super) fn granted(api: &Api, who: &Who, server: &str) -> bool {
 pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
     let all = api.broker.upstreams.status().into_iter();
     let seen = all.filter(|status| granted(api, who, &status.name));
+    let warnings = super::pins::warnings(api, who);
     seen.map(|status| {
         let listing = api.broker.catalog.known(&status.name);
         let tools: Vec<String> = listing
@@ -48,6 +49,11 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Value> {
             }
             members.insert("tools".to_owned(), json!(tools));
             members.insert("differences".to_owned(), json!(differences));
+            let own = warnings.iter().filter(|one| one.server == status.name);
+            let own: Vec<String> = own
+                .map(|one| format!("`{}` {}", one.tool, one.text))
+                .collect();
+            members.insert("warnings".to_owned(), json!(own));
         }
         shown
     })

@@ -238,6 +238,13 @@ async fn changed(client: &Client, found: &mut Findings) {
         return;
     };
     for pin in rows(&pins) {
+        for warning in pin.get("warnings").map(rows).unwrap_or_default() {
+            found.warn(
+                &format!("server {}", text(pin, "server")),
+                format!("`{}` {}", text(warning, "tool"), text(warning, "text")),
+                "look at it with `portcullis tools`; grant such servers to different groups, or drop one",
+            );
+        }
         let differences = pin.get("differences").map(rows).unwrap_or_default();
         if let Some(first) = differences.first() {
             let server = text(pin, "server");

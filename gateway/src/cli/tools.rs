@@ -54,6 +54,7 @@ pub(super) async fn run(
 
 async fn list(client: &Client, out: Output) -> Result<(), Failure> {
     let value = client.get(&["tools"], &[]).await?;
+    let pins = client.get(&["pins"], &[]).await?;
     out.print(&value, || {
         let rows = rows(&value)
             .iter()
@@ -71,12 +72,30 @@ async fn list(client: &Client, out: Output) -> Result<(), Failure> {
                 ]
             })
             .collect();
-        out.table(
+        let table = out.table(
             &["TOOL", "SERVER", "STATE", "DOES"],
             rows,
             "no tools are known; they are once a server has been started",
-        )
+        );
+        table + &warned(&pins, out)
     })
+}
+
+/// What there is to look at, a line each.
+fn warned(pins: &Value, out: Output) -> String {
+    let mut all = String::new();
+    for pin in rows(pins) {
+        for warning in pin.get("warnings").map(rows).unwrap_or_default() {
+            let line = format!(
+                "{}__{}: {}",
+                text(pin, "server"),
+                text(warning, "tool"),
+                text(warning, "text")
+            );
+            let _ = writeln!(all, "{}", out.paint(&printable(&line), Tone::Careful));
+        }
+    }
+    all
 }
 
 /// The changed servers, of one name or all.
@@ -139,6 +158,14 @@ fn whole(pin: &Value, only: Option<&str>, out: Output) -> String {
                 out,
             ));
         }
+    }
+    for warning in pin.get("warnings").map(rows).unwrap_or_default() {
+        let line = format!(
+            "look at `{}`: it {}",
+            text(warning, "tool"),
+            text(warning, "text")
+        );
+        let _ = writeln!(all, "\n  {}", out.paint(&printable(&line), Tone::Bad));
     }
     let digest: String = text(pin, "question").chars().take(DIGITS).collect();
     let _ = writeln!(

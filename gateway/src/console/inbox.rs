@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::cards::CardView;
+use super::pins::{self, PinCard};
 use super::view::page;
 use crate::api::card::cards;
 use crate::api::{Api, Refused, Who, approvals};
@@ -18,6 +19,7 @@ const RECENT: usize = 20;
 #[derive(Template)]
 #[template(path = "inbox.html")]
 struct Inbox {
+    changed: Vec<PinCard>,
     open: Vec<CardView>,
     recent: Vec<CardView>,
 }
@@ -37,7 +39,11 @@ pub(super) async fn inbox(
         views.push(view);
     }
     let (open, recent) = views.into_iter().partition(|view| view.open);
-    Ok(page(&Inbox { open, recent }))
+    Ok(page(&Inbox {
+        changed: pins::cards(&api, &who).await,
+        open,
+        recent,
+    }))
 }
 
 #[derive(Template)]

@@ -20,6 +20,9 @@ struct Server {
     under_way: u64,
     tools: Vec<Text>,
     last_error: Option<Text>,
+    /// How many differences from its pin wait for an answer.
+    differences: u64,
+    warnings: Vec<Text>,
 }
 
 fn word(state: &str) -> Word {
@@ -51,6 +54,14 @@ impl From<Value> for Server {
                 .filter_map(|tool| tool.as_str().map(Text::line))
                 .collect(),
             last_error: text("last_error").map(Text::lines),
+            differences: number("differences"),
+            warnings: server
+                .get("warnings")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|warning| warning.as_str().map(Text::line))
+                .collect(),
         }
     }
 }
