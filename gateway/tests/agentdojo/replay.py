@@ -1,7 +1,8 @@
 """AgentDojo replayed through the running gateway, without a model.
 
     replay.py slice      a few stories of each suite, compared with the published ones
-    replay.py whole      everything, and writes docs/security-curve.md and results.csv anew
+    replay.py whole      everything, and writes docs/security-curve.md and results.csv anew; PORTCULLIS_DOJO names the
+                         ways: open (without a gateway), default, approving (of the tasks alone), no-secrets
     replay.py tasks      writes tasks.json: prompts and calls of all stories, as they are replayed
 
 Every story is a group of its own, with a conversation, a server and an environment of its own. Its prompt is said in
@@ -11,6 +12,7 @@ the group's chat; its agent is the worst-case core of `agent.py`; each question 
 import collections
 import contextlib
 import http.client
+import hashlib
 import json
 import os
 import pathlib
@@ -32,12 +34,11 @@ from tools import Tools  # noqa: E402
 
 BATCH = 150  # stories for one gateway
 BASE = {"public_source": False, "public_sink": False, "dangerous_writes": False}
-# Each way: the traits of the server, whether the tools' own are declared, and what the person answers.
+# Each way through a gateway: the traits of the server, and what the person answers.
 WAYS = {
-    "open": ({**BASE, "secret_data": False}, False, "deny"),
-    "default": (BASE, True, "deny"),
-    "no-secrets": ({**BASE, "secret_data": False}, True, "deny"),
-    "approving": (BASE, True, "approve"),
+    "default": (BASE, "deny"),
+    "no-secrets": ({**BASE, "secret_data": False}, "deny"),
+    "approving": (BASE, "approve"),
 }
 # Of each suite: tasks that ask and that do not, injections of each kind.
 SLICE_TASKS = {"workspace": (9, 12, 13, 26), "travel": (1, 3, 5), "banking": (0, 2, 11), "slack": (1, 7, 9)}
@@ -70,15 +71,14 @@ class Follower(threading.Thread):
 
 
 def configuration(gate: Gateway, stories: dict, way: str, port: int) -> str:
-    base, declared, _ = WAYS[way]
+    base, _ = WAYS[way]
     parts = ['[models.none]\napi = "scripted"\n']
     for id, story in stories.items():
         parts.append('[mcp_servers.%s]\nurl = "http://127.0.0.1:%d/%s/mcp"' % (id, port, id))
         parts.append("trust = %s" % _toml(base))
-        if declared:
-            for tool in story.suite.tools:
-                parts.append("[mcp_servers.%s.tools.%s]" % (id, tool.name))
-                parts += ["%s = %s" % (key, _toml(value)) for key, value in suites.traits(tool.name).items()]
+        for tool in story.suite.tools:
+            parts.append("[mcp_servers.%s.tools.%s]" % (id, tool.name))
+            parts += ["%s = %s" % (key, _toml(value)) for key, value in suites.traits(tool.name).items()]
         command = [str(PYTHON), str(gate.scratch / "agent.py"), str(gate.scratch / ("%s.json" % id))]
         parts.append('[groups.%s]\nservers = ["%s"]\nmodel = "none/none"' % (id, id))
         parts.append("agent = { command = %s }" % _toml(command))
@@ -99,7 +99,7 @@ def prepare(gate: Gateway, stories: dict) -> None:
 def batch(names: list, way: str) -> list:
     """Replays these stories in one gateway; a row for each."""
     stories = {story.id: story for story in (suites.Story(*name) for name in names)}
-    answer = WAYS[way][2]
+    _, answer = WAYS[way]
     tools = Tools(stories)
     gate = Gateway()
     asked: dict = collections.defaultdict(set)
@@ -133,10 +133,22 @@ def batch(names: list, way: str) -> list:
     return [row(story, way, len(asked[id])) for id, story in stories.items()]
 
 
+def bare(names: list) -> list:
+    """The same without a gateway: what an agent does that nothing is in the way of."""
+    rows = []
+    for name in names:
+        story = suites.Story(*name)
+        for call in story.asked:
+            if suites.MARK in story.call(*call) and story.injection:
+                for call in story.planted:
+                    story.call(*call)
+                break
+        rows.append(row(story, "open", 0))
+    return rows
+
+
 def clean_homes(data: pathlib.Path) -> None:
     """Under root, processes of a gateway are at home elsewhere."""
-    import hashlib
-
     if os.geteuid() == 0:
         name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:6].encode().hex()
         shutil.rmtree(pathlib.Path("/var/lib/portcullis-homes") / name, ignore_errors=True)
@@ -200,8 +212,8 @@ def main() -> int:
         return 0
     if what == "whole":
         rows = []
-        for way in os.environ.get("PORTCULLIS_DOJO", "open default no-secrets approving").split():
-            rows += replay(alone if way == "approving" else names, way)
+        for way in os.environ.get("PORTCULLIS_DOJO", "open default approving").split():
+            rows += bare(names) if way == "open" else replay(alone if way == "approving" else names, way)
         write(rows)
         print(TABLE.read_text())
         return 0

@@ -10,7 +10,7 @@ TABLE = HERE.parents[2] / "docs/security-curve.md"
 COLUMNS = ("way", "suite", "task", "injection", "kind", "asks", "good", "harm")
 SUITES = ("workspace", "travel", "banking", "slack")
 TITLES = {
-    "open": "nothing gated",
+    "open": "no gateway",
     "default": "**default policy**",
     "no-secrets": "default, `secret_data = false`",
     "approving": "default, a person approves all",
