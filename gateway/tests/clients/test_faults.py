@@ -66,8 +66,11 @@ class Rehearsal:
             for (name, life), passed in self.passed.items():
                 for point, times in passed.items():
                     known.setdefault(point, []).append((name, life, times))
-            few = min(self.fired[point] for point in known)
-            aims = sorted(point for point in known if self.fired[point] <= few + 1)
+            # One in six is a statement: there are many, and the points around them say more.
+            statements = dice.random() < 1 / 6
+            likely = {point for point in known if point.startswith(SQL) == statements} or set(known)
+            few = min(self.fired[point] for point in likely)
+            aims = sorted(point for point in likely if self.fired[point] <= few + 1)
             aim = dice.choice(aims)
             name, life, times = dice.choice(sorted(known[aim]))
             first, second = [], []
@@ -89,7 +92,7 @@ class Rehearsal:
     def order(self, dice, point: str, times: int, verb: str | None = None) -> list:
         can_fail = point in self.failing
         verb = verb or ("fail" if can_fail and dice.random() < 0.4 else "kill")
-        return [verb, point, dice.randint(1, max(1, min(times, 3)))]
+        return [verb, point, 1 if dice.random() < 0.6 else dice.randint(1, max(1, min(times, 3)))]
 
 
 class Player:
