@@ -155,7 +155,7 @@ class Player:
             world.close()
 
 
-def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, capsys):
+def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter):
     rehearsal = Rehearsal()
     if PLAY:
         player = Player(counter, rehearsal)
@@ -169,6 +169,7 @@ def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, cap
     begun, failures, count = time.monotonic(), [], int(HOW_MANY)
     numbers = iter(range(count))
     lock = threading.Lock()
+    every = points()
 
     def play(player, dice, name, first, second) -> None:
         seed = dice.randrange(1 << 32)
@@ -177,6 +178,7 @@ def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, cap
             player.play(name, seed, first, second)
         except Exception:
             failures.append("PORTCULLIS_FAULTS_PLAY='%s'\n%s" % (line, traceback.format_exc()))
+            print(failures[-1], flush=True)
             player.close()
             player.worlds.clear()
 
@@ -190,8 +192,14 @@ def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, cap
             ready.wait(300)
             while not failures or count > 100 and len(failures) < 10:
                 with lock:
-                    if next(numbers, None) is None:
-                        return
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                if number % 100 == 0:
+                    named = [rehearsal.fired[point] for point in every]
+                    print("%d schedules, %.0f s, %d faults, each at least %d times" % (
+                        number, time.monotonic() - begun, sum(rehearsal.fired.values()), min(named)
+                    ), flush=True)  # fmt: skip
                 play(player, dice, *rehearsal.choose(dice))
         finally:
             player.close()
@@ -203,14 +211,11 @@ def test_every_point_is_a_way_to_die_and_nothing_is_doubled_or_lost(counter, cap
     for thread in threads:
         thread.join()
     took = time.monotonic() - begun
-    every = points()
-    with capsys.disabled():
-        print("\nseed %d: %d schedules in %.0f s; %d points, and %d statements" % (
-            FIRST, count, took, len(every), sum(1 for point in rehearsal.fired if point.startswith(SQL))
-        ))  # fmt: skip
-        if count > 100:
-            for point in sorted(every | set(rehearsal.fired)):
-                print("  %4d  %s" % (rehearsal.fired[point], point))
+    print("\nseed %d: %d schedules in %.0f s; %d points, and %d statements" % (
+        FIRST, count, took, len(every), sum(1 for point in rehearsal.fired if point.startswith(SQL))
+    ))  # fmt: skip
+    for point in sorted(every | set(rehearsal.fired)):
+        print("  %4d  %s" % (rehearsal.fired[point], point))
     assert not failures, "seed %d\n%s" % (FIRST, "\n\n".join(failures))
     few = {point: rehearsal.fired[point] for point in every if rehearsal.fired[point] < EACH}
     assert not few, "fired too rarely: %s" % few
