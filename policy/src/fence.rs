@@ -81,9 +81,10 @@ pub fn within(text: &str) -> &str {
         let (nonce, rest) = rest.split_once("]\n")?;
         let inner = rest.strip_suffix(&format!("\n{CLOSES}{nonce}]"))?;
         let told = inner.starts_with("Strangers may have written ");
-        match told {
-            true => inner.split_once('\n').map(|(_, inner)| inner),
-            false => Some(inner),
+        if told {
+            inner.split_once('\n').map(|(_, inner)| inner)
+        } else {
+            Some(inner)
         }
     };
     inner().unwrap_or(text)
@@ -192,11 +193,14 @@ fn is_unseen(c: char) -> bool {
 
 /// The plain character that one looks like, for those that the markers are made of (Unicode TR 39,
 /// *confusables*, and the letters that are only another style of the plain ones).
+#[expect(clippy::too_many_lines, reason = "a table, a row a letter")]
 fn plain(c: char) -> char {
     let code = u32::from(c);
+    if c.is_ascii() {
+        return c;
+    }
     let letter = |n: u32| char::from_u32(u32::from('a') + n % 26).unwrap_or(c);
     match c {
-        '\0'..='\u{7f}' => c,
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(code - 0xfee0).unwrap_or(c),
         '\u{1d400}'..='\u{1d6a3}' => letter((code - 0x1d400) % 52 % 26),
         '\u{1d7ce}'..='\u{1d7ff}' => {

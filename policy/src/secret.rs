@@ -85,7 +85,7 @@ impl Finder {
     /// built, everything is one: unreadable is refused.
     pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
         if self.broken {
-            return vec![0..text.len()];
+            return std::iter::once(0..text.len()).collect();
         }
         let known = self
             .known

@@ -25,7 +25,7 @@ pub(super) fn read(
     providers: &[String],
     read: &BTreeMap<ModelName, Model>,
 ) -> Option<Reviewer> {
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_mins(1);
     let item = table.get("model");
     if item.is_none() {
         let accepted = "accepted: `model` = \"PROVIDER/MODEL\"";

@@ -9,6 +9,7 @@ use crate::action::{Kind, Method};
 use crate::condition::Condition;
 use crate::ids::{ActionId, ConversationId};
 use crate::label::Provenance;
+use crate::review::{Opinion, Review};
 use crate::rule::Pattern;
 
 fn at(second: i64) -> Timestamp {
@@ -660,6 +661,80 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     })
 }
 
+fn review(action: &Action, opinion: Opinion, of_another: bool) -> Review {
+    let mut action = action.clone();
+    if of_another {
+        action.args = serde_json::json!({ "to": "somebody else" });
+    }
+    Review {
+        binding: action.binding(),
+        call: ActionId::new("act_review"),
+        model: "main/reviewer".to_owned(),
+        opinion,
+        reason: "it looks ordinary".to_owned(),
+    }
+}
+
+#[test]
+fn a_review_is_wanted_where_it_is_all_that_is_missing() {
+    let sink = Traits {
+        public_sink: Level::Yes,
+        ..Traits::ORDINARY
+    };
+    let untrusted = facts(sink, labels(true, false));
+    let wants = |facts: &Facts, rules: &[Rule]| {
+        let rules = rules.to_vec();
+        wants_review(&Policy { rules }, facts)
+    };
+    assert!(wants(&untrusted, &[]));
+    assert!(
+        !wants(&facts(sink, labels(false, false)), &[]),
+        "it is allowed already"
+    );
+    assert!(
+        !wants(&facts(sink, labels(true, true)), &[]),
+        "there are secrets"
+    );
+    assert!(
+        !wants(&facts(Traits::UNDECLARED, labels(true, false)), &[]),
+        "it may do harm"
+    );
+    assert!(
+        !wants(&untrusted, &[rule("look", Effect::Ask, &[])]),
+        "a rule asks"
+    );
+    assert!(
+        !wants(&untrusted, &[rule("no", Effect::Deny, &[])]),
+        "a rule denies"
+    );
+    assert!(
+        !wants(
+            &untrusted,
+            &[rule("yes", Effect::Allow, &[Gate::PublicSink])]
+        ),
+        "a rule lifts it"
+    );
+    let credential = Facts {
+        credentials: vec!["/k".into()],
+        ..untrusted.clone()
+    };
+    assert!(!wants(&credential, &[]), "it carries a credential");
+    let passed = Facts {
+        review: Some(review(&untrusted.action, Opinion::Allow, false)),
+        ..untrusted
+    };
+    assert_eq!(
+        explain(&Policy::default(), &passed).decision,
+        Decision::Allow
+    );
+    let back: Facts = serde_json::from_str(&serde_json::to_string(&passed).unwrap()).unwrap();
+    assert_eq!(
+        explain(&Policy::default(), &back).decision,
+        Decision::Allow,
+        "the record is enough"
+    );
+}
+
 prop_compose! {
     fn any_facts()(traits in any_traits(), untrusted: bool, secret: bool, changed: bool, credential: bool, call: bool) -> Facts {
         Facts {
@@ -697,6 +772,26 @@ proptest! {
         let deny = Rule { tools: None, ..rule("no", Effect::Deny, &[]) };
         rules.insert(place.min(rules.len()), deny);
         prop_assert_eq!(decided(&Policy { rules }, &facts), Decision::Deny);
+    }
+
+    #[test]
+    fn a_review_opens_its_cell_and_nothing_else(facts in any_facts(), rules in prop::collection::vec(any_rule(), 0..6), other: bool, ask: bool) {
+        let policy = Policy { rules };
+        let opinion = if ask { Opinion::Ask } else { Opinion::Allow };
+        let reviewed = Facts { review: Some(review(&facts.action, opinion, other)), ..facts.clone() };
+        let (before, after) = (explain(&policy, &facts), explain(&policy, &reviewed));
+        let passes = !other && !ask;
+        let cell = facts.labels.has(Label::Untrusted) && !facts.labels.has(Label::Secret)
+            && facts.traits.public_sink.holds() && !facts.traits.read_only && facts.action.method == Method::Call;
+        let mut left = before.gates.clone();
+        if passes && cell { left.remove(&Gate::PublicSink); }
+        prop_assert_eq!(&after.gates, &left);
+        prop_assert!(after.decision <= before.decision);
+        prop_assert!(before.decision != Decision::Deny || after.decision == Decision::Deny);
+        if passes {
+            let turned = before.decision == Decision::Ask && after.decision == Decision::Allow;
+            prop_assert_eq!(wants_review(&policy, &facts), turned);
+        }
     }
 
     #[test]
