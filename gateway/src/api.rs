@@ -12,6 +12,7 @@ pub(crate) mod groups;
 mod login;
 mod openapi;
 pub(crate) mod pins;
+pub(crate) mod rules;
 pub(crate) mod servers;
 mod tokens;
 mod who;
@@ -69,12 +70,15 @@ pub struct Api {
 }
 
 /// Every route below `/api/v1`, as `openapi.json` tells them.
-fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 25] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 30] {
     [
         ("/approvals", get(approvals::list)),
         ("/approvals/{id}", get(approvals::one)),
         ("/approvals/{id}/approve", post(approvals::approve)),
         ("/approvals/{id}/deny", post(approvals::deny)),
+        ("/approvals/{id}/edit", post(approvals::edit)),
+        ("/approvals/{id}/rules", get(approvals::rules)),
+        ("/attention", get(rules::attention)),
         ("/audit", get(audit::list)),
         ("/audit/settle", post(audit::settle)),
         ("/audit/{id}", get(audit::one)),
@@ -89,6 +93,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 25] {
         ("/pins", get(pins::list)),
         ("/pins/{server}/accept", post(pins::accept)),
         ("/pins/{server}/keep", post(pins::keep)),
+        ("/rules", get(rules::list).post(rules::take)),
+        ("/rules/{id}", delete(rules::revoke)),
         ("/servers", get(servers::list)),
         ("/session", delete(login::leave)),
         ("/status", get(servers::status)),
@@ -269,11 +275,16 @@ impl IntoResponse for Refused {
 impl From<DecideError> for Refused {
     fn from(error: DecideError) -> Self {
         let status = match &error {
-            DecideError::Unknown(_) => StatusCode::NOT_FOUND,
-            DecideError::OnceOnly(..) => StatusCode::BAD_REQUEST,
-            DecideError::Settled { .. } | DecideError::Twice(_) | DecideError::Unmoved(_) => {
-                StatusCode::CONFLICT
-            }
+            DecideError::Unknown(_) | DecideError::NoRule(_) => StatusCode::NOT_FOUND,
+            DecideError::OnceOnly(..) | DecideError::Edit(_) => StatusCode::BAD_REQUEST,
+            DecideError::Settled { .. }
+            | DecideError::Twice(_)
+            | DecideError::NotProposed(_)
+            | DecideError::NoProposal(..)
+            | DecideError::Ruled(_)
+            | DecideError::Full(_)
+            | DecideError::Ask(_)
+            | DecideError::Unmoved(_) => StatusCode::CONFLICT,
             DecideError::Db(_) | DecideError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

@@ -5,11 +5,14 @@
 //!
 //! Reading order: [`held`], [`ask`], [`decide`], [`end`], [`recall`], [`shown`].
 
+mod always;
 mod ask;
 mod decide;
+pub mod destinations;
 mod end;
 mod held;
 mod recall;
+mod replace;
 mod shown;
 #[cfg(test)]
 mod tests;
@@ -19,20 +22,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use policy::ids::{QuestionId, RunId};
-use policy::rule::Gate;
 
 use crate::audit::Audit;
 use crate::db::Db;
 use crate::keys::Keys;
 use end::Owed;
 
+pub use always::Effective;
 pub use ask::AskError;
+pub use policy::proposal::LIFTED;
+
 pub use decide::{Assent, DecideError};
 pub use held::{Answer, Held, Watcher, same};
 pub use shown::{Agreed, Shown};
-
-/// The gates that a person's *for this task* or *always* lifts. The others are asked about each time.
-pub const GRANTED: [Gate; 2] = [Gate::PublicSink, Gate::DangerousWrites];
 
 /// All questions that are open or whose answer was not handed over.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Approvals {
     audit: Audit,
     expire: Duration,
     max_open: usize,
+    max_open_run: usize,
+    always: always::Always,
     held: Mutex<HashMap<QuestionId, Arc<Held>>>,
     watchers: Vec<Arc<dyn Watcher>>,
     /// One decision at a time: the state in memory and the row change together.
@@ -55,6 +59,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Approvals {
+    /// A question that is open, or whose answer was not handed over.
+    pub fn held(&self, id: &str) -> Option<Arc<Held>> {
+        lock(&self.held).get(&QuestionId::new(id)).cloned()
+    }
+
+    /// Where the rows are.
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
     async fn changed(&self, held: &Held) {
         for watcher in &self.watchers {
             watcher.changed(held).await;

@@ -1,7 +1,9 @@
 //! The one way that every action takes: resolve → decide → record → (ask) → do → record.
 
+mod always;
 mod answers;
 mod choices;
+mod edit;
 mod fenced;
 mod flights;
 mod inside;
@@ -46,6 +48,7 @@ use crate::upstreams::{Hold, Reply, Request, UpstreamError, Upstreams};
 use flights::Flights;
 use review::Reviews;
 
+pub use always::{Before, Offer, Taken, Tried};
 pub use model::ModelRefused;
 
 /// What an agent asks for, as it came in.
@@ -384,8 +387,9 @@ impl Broker {
         let mut conversation = lock(&conversation);
         let traits = self.traits_of(&action);
         let facts = self.facts(action, traits, credentials, review, &conversation);
-        let verdict = decision::decide(&self.config.policy, facts.clone());
-        let mut write = self.decided(facts, verdict.why().clone());
+        let policy = self.policy();
+        let verdict = decision::decide(&policy.policy, facts.clone());
+        let mut write = self.decided(facts, verdict.why().clone(), &policy.revision);
         if let Verdict::Allow(permit, why) = &verdict {
             let tool = self.shown_tool(permit.action());
             // Before its own labels: what it puts in, it has from what was read before it.
@@ -399,7 +403,7 @@ impl Broker {
     }
 
     /// The record of a decision, with the credentials in the arguments and `_meta` masked.
-    fn decided(&self, mut facts: Facts, why: Why) -> Write {
+    fn decided(&self, mut facts: Facts, why: Why, revision: &str) -> Write {
         let finder = self.kept.finder();
         let reviewed = facts
             .review
@@ -436,7 +440,7 @@ impl Broker {
             why,
             sealed_args,
             approval: None,
-            revision: self.config.revision.clone(),
+            revision: revision.to_owned(),
         };
         Write::new(id, event)
     }
@@ -887,7 +891,7 @@ impl Broker {
         let traits = self.traits_of(&action);
         // A person's word is in the place of a reviewer's.
         let facts = self.facts(action, traits, credentials, None, &conversation);
-        let (permit, why) = decision::release(&self.config.policy, facts, &held.approved)?;
+        let (permit, why) = decision::release(&self.policy().policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let put = self.put_into(permit.action(), &conversation);
         let put = Some((permit.action().server.clone(), put));

@@ -13,6 +13,7 @@ mod doctor;
 mod login;
 mod output;
 mod policy;
+mod ruled;
 mod status;
 mod stream;
 mod tokens;

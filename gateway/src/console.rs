@@ -12,6 +12,7 @@ mod inbox;
 mod live;
 mod log;
 mod pins;
+mod rules;
 pub mod sessions;
 mod state;
 mod view;

@@ -3,6 +3,7 @@
 //! No database type leaves this module. `SQLite` in WAL mode with `synchronous = FULL`: a commit is on
 //! the disk when it returns.
 
+pub mod always;
 pub mod approvals;
 pub mod catalog;
 pub mod chain;

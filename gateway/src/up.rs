@@ -316,7 +316,7 @@ async fn open(
         keys.clone(),
         audit.clone(),
         config.approvals.expire,
-        config.approvals.max_open,
+        (config.approvals.max_open, config.approvals.max_open_run),
         vec![hosted.clone(), changes.clone()],
     )
     .await?;

@@ -11,6 +11,8 @@ pub enum Scope {
     Once,
     /// The same tool until the task ends.
     Run,
+    /// What a rule says that comes of it.
+    Always,
 }
 
 /// Where a question stands. The names are those of the stored column.

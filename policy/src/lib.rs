@@ -7,7 +7,7 @@
 //! record.
 //!
 //! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`condition`],
-//! [`rule`], [`review`], [`decision`], [`replay`], [`approval`], [`secret`], [`fence`],
+//! [`rule`], [`review`], [`decision`], [`replay`], [`proposal`], [`approval`], [`secret`], [`fence`],
 //! [`shape`], [`pin`], [`record`].
 
 pub mod action;
@@ -19,6 +19,7 @@ pub mod fence;
 pub mod ids;
 pub mod label;
 pub mod pin;
+pub mod proposal;
 pub mod record;
 pub mod replay;
 pub mod review;

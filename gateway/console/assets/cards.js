@@ -2,14 +2,21 @@
 
 let calm = 0;
 
+/** Whether nothing can be answered for a moment. */
+function isCalm() {
+  return calm !== 0;
+}
+
 /** What has just come under somebody's finger was not meant by it: where a card comes, goes or changes,
  * none is answered for a moment, for the others move. */
 function notYet() {
   const focused = document.activeElement;
-  for (const one of document.querySelectorAll("form.decide button, form.pin button")) one.disabled = true;
+  for (const one of document.querySelectorAll("form.decide button, form.pin button, .alike button")) one.disabled = true;
   clearTimeout(calm);
   calm = setTimeout(() => {
+    calm = 0;
     for (const one of document.querySelectorAll("form.decide:not([data-sent]) button, form.pin button")) one.disabled = false;
+    lookAtCards();
     if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
   }, 500);
 }
@@ -23,6 +30,9 @@ function showCard(id, html) {
     const hadFocus = old.contains(document.activeElement);
     const wrote = reason && document.activeElement === reason;
     if (reason && input) input.value = reason.value;
+    // What somebody is choosing or changing stays, as long as it can be said.
+    const extra = old.querySelector(".extra:not([hidden])");
+    if (extra && fresh.querySelector(".extra")) fresh.querySelector(".extra").replaceWith(extra);
     tellTimes(fresh);
     old.replaceWith(fresh);
     if (wrote && input) input.focus();
@@ -78,12 +88,12 @@ document.addEventListener("submit", (event) => {
   answer(form, "deny", false);
 });
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("form.decide button.allow");
+  const button = event.target.closest("form.decide .answers button.allow[value]");
   if (button) answer(button.form, button.value, "anyway" in button.dataset);
 });
 
-async function answer(form, word, anyway) {
-  if (form.querySelector("button").disabled) return;
+async function answer(form, word, anyway, together = false) {
+  if (!together && form.querySelector("button.deny").disabled) return;
   const path = "/approvals/" + encodeURIComponent(form.dataset.question);
   const buttons = form.querySelectorAll("button");
   const problem = form.querySelector(".problem");

@@ -100,6 +100,8 @@ document.addEventListener("change", (event) => {
 });
 
 const DO = {
+  revoke: revokeRule,
+  take: takeRule,
   again: () => show(location),
   async link(button) {
     const panel = button.closest(".panel");

@@ -1,16 +1,19 @@
 //! Questions: listed, shown, answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use policy::approval::Scope;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::card::{Card, cards};
 use super::{Api, Refused, Who, refused};
 use crate::approvals::{DecideError, Shown};
+use crate::broker::{Offer, Taken};
 use crate::fault;
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +73,7 @@ pub(crate) async fn card(api: &Api, who: &Who, id: &str) -> Result<Card, Refused
 }
 
 /// The person who decides, if that may be done here and by them.
-async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused> {
+pub(super) async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused> {
     let name = who.named()?;
     if let Some(why) = who.barred(&api.broker.config) {
         return Err(Refused::new(StatusCode::FORBIDDEN, why));
@@ -107,6 +110,14 @@ pub(super) struct Approve {
     scope: Scope,
     #[serde(default)]
     run_anyway: bool,
+    /// Of *always*: which of the proposed rules, and its condition as it was shown.
+    #[serde(default)]
+    rule: Option<String>,
+    #[serde(default)]
+    when: Option<String>,
+    /// For how long the rule counts.
+    #[serde(default)]
+    ttl_seconds: Option<u64>,
 }
 
 pub(super) async fn approve(
@@ -116,13 +127,82 @@ pub(super) async fn approve(
     Json(body): Json<Approve>,
 ) -> Result<Json<Card>, Refused> {
     let by = decider(&api, &who, &id).await?;
-    let answered = api
-        .broker
-        .approve(&id, by.clone(), body.scope, body.run_anyway)
-        .await;
+    let answered = match body.scope {
+        Scope::Once | Scope::Run => {
+            let (by, anyway) = (by.clone(), body.run_anyway);
+            api.broker.approve(&id, by, body.scope, anyway).await
+        }
+        Scope::Always => {
+            let taken = taken(body.rule, body.when, body.ttl_seconds)?;
+            let (by, anyway) = (by.clone(), body.run_anyway);
+            api.broker.approve_always(&id, by, &taken, anyway).await
+        }
+    };
     took(&api, &by, "approve", &id, answered).await?;
     fault::point("api.approved").await;
     card(&api, &who, &id).await.map(Json)
+}
+
+/// Which rule is taken, and for how long.
+pub(super) fn taken(
+    rule: Option<String>,
+    when: Option<String>,
+    ttl_seconds: Option<u64>,
+) -> Result<Taken, Refused> {
+    let width = rule.ok_or_else(|| {
+        let text = "`rule` is missing: which of the proposed rules, by its `width`";
+        Refused::new(StatusCode::BAD_REQUEST, text)
+    })?;
+    let lasts = lasts(ttl_seconds)?;
+    Ok(Taken { width, when, lasts })
+}
+
+/// How long a rule counts: thirty days, where nothing else is said.
+fn lasts(ttl_seconds: Option<u64>) -> Result<Duration, Refused> {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = ttl_seconds.unwrap_or(30 * DAY);
+    if (60..=366 * DAY).contains(&seconds) {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let text = "a rule of this kind counts for a minute to a year";
+    Err(Refused::new(StatusCode::BAD_REQUEST, text))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lasts {
+    #[serde(default)]
+    ttl_seconds: Option<u64>,
+}
+
+/// The rules that would let the call through.
+pub(super) async fn rules(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Query(query): Query<Lasts>,
+) -> Result<Json<Vec<Offer>>, Refused> {
+    find(&api, &who, &id).await?;
+    let lasts = lasts(query.ttl_seconds)?;
+    Ok(Json(api.broker.offers(&id, lasts).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edit {
+    args: Value,
+}
+
+/// Allows the call with other arguments; answers with the new question.
+pub(super) async fn edit(
+    State(api): State<Arc<Api>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Json(body): Json<Edit>,
+) -> Result<Json<Card>, Refused> {
+    let by = decider(&api, &who, &id).await?;
+    let new = api.broker.edit(&id, by, body.args).await?;
+    card(&api, &who, new.as_str()).await.map(Json)
 }
 
 #[derive(Debug, Deserialize)]

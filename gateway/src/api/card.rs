@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use policy::action::Method;
 use policy::decision::{Decision, Facts, Grant, Policy, Why, explain};
 use policy::ids::{ActionId, ServerName, UserName};
 use policy::label::{Label, Provenance};
@@ -14,7 +15,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Api, Refused};
-use crate::approvals::{GRANTED, Shown};
+use crate::approvals::destinations::says;
+use crate::approvals::{LIFTED, Shown};
 use crate::audit::read;
 
 /// A question as people are shown it.
@@ -37,7 +39,7 @@ pub struct Card {
     pub principal: String,
     /// Who may answer.
     pub approvers: Vec<UserName>,
-    /// For how long a yes may count: `once`, `run`.
+    /// For how long a yes may count (`once`, `run`, `always`), and `edit` where arguments can be changed.
     pub choices: Vec<&'static str>,
 }
 
@@ -143,7 +145,7 @@ fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
             .iter()
             .map(|gate| gate.as_str().to_owned())
             .collect(),
-        choices: choices(&api.broker.config.policy, &shown, &facts),
+        choices: choices(&api.broker.policy().policy, &shown, &facts),
         approvers,
         rules: why.rules,
         principal: action.principal.clone(),
@@ -161,14 +163,21 @@ fn choices(policy: &Policy, shown: &Shown, facts: &Facts) -> Vec<&'static str> {
         tool: action.tool(),
         definition: action.definition.clone(),
         identity: action.identity.clone(),
-        lifts: GRANTED.into(),
+        lifts: LIFTED.into(),
         until: Timestamp::MAX,
     });
-    if explain(policy, &granted).decision == Decision::Allow {
-        vec!["once", "run"]
-    } else {
-        vec!["once"]
+    let mut choices = vec!["once"];
+    let call = action.method == Method::Call && facts.credentials.is_empty();
+    if shown.people == 1 && explain(policy, &granted).decision == Decision::Allow {
+        choices.push("run");
+        if call {
+            choices.push("always");
+        }
     }
+    if call && shown.args.as_object().is_some_and(|args| !args.is_empty()) {
+        choices.push("edit");
+    }
+    choices
 }
 
 /// What a server calls a tool of its own.
@@ -182,43 +191,12 @@ fn title(api: &Api, server: &str, tool: &str) -> Option<String> {
     (!title.is_empty()).then(|| title.chars().take(LONGEST).collect())
 }
 
-/// Names of arguments that usually say whom or what a call reaches.
-const USUAL: [&str; 20] = [
-    "to",
-    "cc",
-    "bcc",
-    "recipient",
-    "recipients",
-    "email",
-    "address",
-    "url",
-    "uri",
-    "host",
-    "channel",
-    "destination",
-    "target",
-    "repo",
-    "repository",
-    "path",
-    "file",
-    "phone",
-    "account",
-    "webhook",
-];
-
 /// The arguments that say so by the configuration, else by their usual names.
 fn destinations(args: &Value, named: &[String]) -> Vec<Destination> {
     let Some(args) = args.as_object() else {
         return Vec::new();
     };
-    let says = |name: &str| {
-        if named.is_empty() {
-            USUAL.contains(&name.to_ascii_lowercase().as_str())
-        } else {
-            named.iter().any(|one| one == name)
-        }
-    };
-    let said = args.iter().filter(|(name, _)| says(name));
+    let said = args.iter().filter(|(name, _)| says(name, named));
     said.filter_map(|(name, value)| {
         let value = plain(value)?;
         let name = name.clone();

@@ -154,6 +154,7 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         "agents": crate::hosted::NO_SANDBOX,
         "changed_servers": changed,
         "open_approvals": super::approvals::open(api, who).await?.len(),
+        "asked": super::rules::in_short(api, who).await?,
         "records_waiting": broker.audit.waiting(),
         "models": usage,
     }))

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jiff::Timestamp;
-use policy::action::{Action, Digest};
+use jiff::{SignedDuration, Timestamp};
+use policy::action::{Action, Digest, canonical};
 use policy::approval::{self, Event, State};
 use policy::decision::{Approved, Question};
 use policy::ids::QuestionId;
@@ -12,11 +12,16 @@ use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 use super::held::same;
-use super::{Approvals, Held, lock};
+use super::{Approvals, Held, LIFTED, lock};
 use crate::audit::NoRecord;
 use crate::db::DbError;
 use crate::db::approvals::{Execution, Row};
 use crate::keys::short_id;
+
+/// The longest arguments of a question that may share a card with others, in bytes of JSON.
+const SMALL: usize = 1000;
+/// Questions that come within this time of each other share a card.
+const TOGETHER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Why a question could not be put.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,11 @@ pub enum AskError {
         "{0} questions of this conversation are waiting for a person already; wait for these to be answered"
     )]
     TooMany(usize),
+    /// Too many are open in this task.
+    #[error(
+        "{0} questions of this task are waiting for a person already; do not ask for more, and go on with what needs nobody's word or wait for these to be answered"
+    )]
+    TooManyOfRun(usize),
     /// It is asked for a run that is over.
     #[error("the task it is asked for is over")]
     Over,
@@ -68,8 +78,12 @@ impl Approvals {
                 held.action.conversation == action.conversation && held.state().is_open()
             })
             .count();
+        let of_run = self.of_run(&action.run);
+        let of_run = of_run.iter().filter(|held| held.state().is_open()).count();
         if open >= self.max_open {
             Err(AskError::TooMany(open))
+        } else if of_run >= self.max_open_run {
+            Err(AskError::TooManyOfRun(of_run))
         } else {
             Ok(())
         }
@@ -87,6 +101,22 @@ impl Approvals {
         shown: (String, Value),
         now: Timestamp,
     ) -> Result<Arc<Held>, AskError> {
+        let (row, held) = self.prepare(id.clone(), question, shown, now)?;
+        self.db.question_add(&row).await?;
+        let held = Arc::new(held);
+        lock(&self.held).insert(id, held.clone());
+        self.changed(&held).await;
+        Ok(held)
+    }
+
+    /// A new question, as a row and in memory; nothing of it is stored.
+    pub(super) fn prepare(
+        &self,
+        id: QuestionId,
+        question: Question,
+        shown: (String, Value),
+        now: Timestamp,
+    ) -> Result<(Row, Held), AskError> {
         let Question { action, why } = question;
         let approved = Approved {
             binding: action.binding(),
@@ -94,6 +124,7 @@ impl Approvals {
             people: why.people,
         };
         let expires_at = now.checked_add(self.expire).unwrap_or(Timestamp::MAX);
+        let batch = self.batch(&action, &approved, now, &id);
         let row = Row {
             id: id.to_string(),
             action: action.id.to_string(),
@@ -116,10 +147,9 @@ impl Approvals {
             delivered: false,
             edits: None,
             edited_as: None,
-            batch: None,
+            batch: batch.clone(),
         };
-        self.db.question_add(&row).await?;
-        let held = Arc::new(Held {
+        let held = Held {
             id: id.clone(),
             shown,
             sameness: same(&action),
@@ -131,25 +161,53 @@ impl Approvals {
             execution: Mutex::new(Execution::None),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(None),
+            edits: None,
+            edited_as: Mutex::default(),
+            batch,
             progress: broadcast::channel(64).0,
+        };
+        Ok((row, held))
+    }
+
+    /// Small questions of one conversation about one tool that come together are shown on one card.
+    fn batch(
+        &self,
+        action: &Action,
+        approved: &Approved,
+        now: Timestamp,
+        id: &QuestionId,
+    ) -> Option<String> {
+        let small = canonical(&action.args).len() <= SMALL;
+        let plain = approved.people == 1 && approved.gates.iter().all(|gate| LIFTED.contains(gate));
+        if !small || !plain {
+            return None;
+        }
+        let all = lock(&self.held);
+        let alike = all.values().filter(|held| {
+            held.state() == State::Pending
+                && held.action.conversation == action.conversation
+                && held.action.run == action.run
+                && held.action.tool() == action.tool()
+                && now.duration_since(held.asked_at).abs() <= TOGETHER
         });
-        lock(&self.held).insert(id, held.clone());
-        self.changed(&held).await;
-        Ok(held)
+        let newest = alike.max_by_key(|held| held.asked_at);
+        newest
+            .and_then(|held| held.batch.clone())
+            .or_else(|| Some(id.to_string()))
     }
 
     /// A caller begins to wait.
-    pub async fn join(&self, held: &Held) {
+    pub async fn join(&self, held: &Arc<Held>) {
         held.waiting.fetch_add(1, Ordering::SeqCst);
         let _one = self.deciding.lock().await;
-        self.shift(held, Event::CallerBack).await;
+        self.shift(&self.latest(held), Event::CallerBack).await;
     }
 
     /// A caller stops waiting because it cancelled or went away; the last one makes it *caller gone*.
-    pub async fn leave(&self, held: &Held) {
+    pub async fn leave(&self, held: &Arc<Held>) {
         let _one = self.deciding.lock().await;
         if held.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shift(held, Event::CallerLeft).await;
+            self.shift(&self.latest(held), Event::CallerLeft).await;
         }
     }
 

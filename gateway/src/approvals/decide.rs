@@ -7,9 +7,10 @@ use policy::approval::{self, Event, Scope, State, Unmoved};
 use policy::ids::QuestionId;
 use policy::record;
 
-use super::{Answer, Approvals, Held, lock};
+use super::{Answer, Approvals, AskError, Held, lock};
 use crate::audit::{NoRecord, Write};
 use crate::db::DbError;
+use crate::db::always::Kept;
 use crate::db::approvals::{Decided, Execution};
 use crate::db::yes::Yes;
 use crate::fault;
@@ -36,6 +37,29 @@ pub enum DecideError {
     /// It takes several people each time.
     #[error("`{0}` takes {1} people each time, so a yes counts once; say `once`")]
     OnceOnly(String, u8),
+    /// The rules that would be proposed are others.
+    #[error("this rule is not proposed for `{0}`; look at what is, and choose again")]
+    NotProposed(String),
+    /// No rule comes of it.
+    #[error("no rule can be proposed for `{0}`: {1}")]
+    NoProposal(String, &'static str),
+    /// One comes of it already.
+    #[error("a rule comes of `{0}` already")]
+    Ruled(String),
+    /// There is none, or it was revoked.
+    #[error("there is no rule from question `{0}` on")]
+    NoRule(String),
+    /// There are too many.
+    #[error(
+        "{0} rules of this kind count already; revoke some, or write them into the configuration"
+    )]
+    Full(usize),
+    /// The arguments as changed cannot be used.
+    #[error("{0}")]
+    Edit(String),
+    /// It cannot be put as a new question.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// It needs more than that.
     #[error(transparent)]
     Unmoved(#[from] Unmoved),
@@ -58,6 +82,8 @@ pub struct Assent {
     pub anyway: bool,
     /// When.
     pub at: Timestamp,
+    /// The rule that comes of it, where it counts for good.
+    pub rule: Option<Kept>,
 }
 
 impl Approvals {
@@ -80,6 +106,7 @@ impl Approvals {
             scope,
             anyway,
             at,
+            rule,
         } = assent;
         let event = Event::Approve { anyway, missing };
         if missing == 0 {
@@ -89,10 +116,11 @@ impl Approvals {
                 scope: Some(scope),
                 at,
             };
-            return Ok((self.settle_as(held, event, decided).await?, true));
+            let held = self.settle_as(held, event, decided, rule).await?;
+            return Ok((held, true));
         }
         if !approval::apply(held.state(), event, at, held.expires_at)?.is_open() {
-            self.settle_as(held, Event::Tick, Decided::by_time(at))
+            self.settle_as(held, Event::Tick, Decided::by_time(at), None)
                 .await?;
             return Err(self.was_first(id).await);
         }
@@ -149,7 +177,7 @@ impl Approvals {
     ) -> Result<Arc<Held>, DecideError> {
         let _one = self.deciding.lock().await;
         let held = self.open_held(id).await?;
-        self.settle_as(held, event, decided).await
+        self.settle_as(held, event, decided, None).await
     }
 
     /// The question, where it is not settled.
@@ -161,11 +189,12 @@ impl Approvals {
         }
     }
 
-    async fn settle_as(
+    pub(super) async fn settle_as(
         &self,
         held: Arc<Held>,
         event: Event,
         decided: Decided,
+        rule: Option<Kept>,
     ) -> Result<Arc<Held>, DecideError> {
         let id = held.id.as_str();
         let from = held.state();
@@ -187,12 +216,27 @@ impl Approvals {
             by: decided.by.clone(),
             reason: decided.reason.clone(),
         };
+        let rule = rule.filter(|_| to == State::Approved);
+        if let Some(kept) = &rule {
+            self.room_for_rule(kept.at)?;
+            self.record_rule(kept).await?;
+        }
         self.audit
             .write(Write::new(held.action.id.as_str(), answered))
             .await?;
         fault::point("decide.recorded").await;
-        if !self.db.question_move(id, from, to, Some(&decided)).await? {
+        let moved = match &rule {
+            None => self.db.question_move(id, from, to, Some(&decided)).await?,
+            Some(kept) => {
+                let moved = self.db.question_move_always(id, from, &decided, kept);
+                moved.await?
+            }
+        };
+        if !moved {
             return Err(self.was_first(id).await);
+        }
+        if let Some(kept) = rule {
+            self.rule_counts(kept);
         }
         *lock(&held.state) = to;
         self.changed(&held).await;
@@ -213,7 +257,8 @@ impl Approvals {
         }
     }
 
-    pub(super) async fn was_first(&self, id: &str) -> DecideError {
+    /// Why a question that is not open cannot be answered.
+    pub async fn was_first(&self, id: &str) -> DecideError {
         match self.db.question(id).await {
             Ok(Some(row)) => DecideError::Settled {
                 id: id.to_owned(),

@@ -97,10 +97,11 @@ impl Approvals {
     async fn tell(&self, held: &Held, to: Execution, answer: Answer) {
         *lock(&held.execution) = to;
         self.changed(held).await;
-        held.answer.send_replace(Some(answer));
+        held.answer.send_replace(Some(answer.clone()));
+        self.hand_on(held, &answer).await;
     }
 
-    async fn store(
+    pub(super) async fn store(
         &self,
         held: &Held,
         from: Execution,

@@ -49,6 +49,12 @@ pub struct Held {
     pub(super) execution: Mutex<Execution>,
     pub(super) waiting: AtomicUsize,
     pub(super) answer: watch::Sender<Option<Answer>>,
+    /// The question whose arguments a person changed into these.
+    pub(super) edits: Option<QuestionId>,
+    /// The question with the arguments that a person changed these into.
+    pub(super) edited_as: Mutex<Option<QuestionId>>,
+    /// What is the same for all questions of one card.
+    pub(super) batch: Option<String>,
     /// Raw parameters of progress notifications, once it runs.
     pub progress: broadcast::Sender<Value>,
 }

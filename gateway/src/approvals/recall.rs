@@ -10,6 +10,7 @@ use policy::ids::QuestionId;
 use policy::record;
 use tokio::sync::{broadcast, watch};
 
+use super::always::Always;
 use super::decide::not_done;
 use super::end::Stored;
 use super::held::same;
@@ -30,10 +31,12 @@ impl Approvals {
         keys: Arc<Keys>,
         audit: Audit,
         expire: Duration,
-        max_open: usize,
+        (max_open, max_open_run): (usize, usize),
         watchers: Vec<Arc<dyn Watcher>>,
     ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
         let approvals = Self {
+            always: Always::open(&db).await?,
+            max_open_run,
             db,
             keys,
             audit,
@@ -45,6 +48,7 @@ impl Approvals {
             owed: Mutex::default(),
         };
         let mut to_run = Vec::new();
+        let mut edited = Vec::new();
         for row in approvals.db.questions_unfinished().await? {
             match approvals.recall(&row) {
                 Ok(held) => {
@@ -59,6 +63,9 @@ impl Approvals {
                             .await;
                     } else if row.execution == Execution::None && row.state == State::Approved {
                         to_run.push(held.clone());
+                    } else if row.edited_as.is_some() && !held.is_answered() {
+                        // What took its place answers it.
+                        edited.push(held.clone());
                     } else if row.execution == Execution::None && !row.state.is_open() {
                         // Decided, and stopped before that was answered: the identical call must
                         // not wait for an answer that nobody gives.
@@ -82,7 +89,27 @@ impl Approvals {
                 }
             }
         }
+        for held in edited {
+            approvals.answer_edited(&held).await;
+        }
         Ok((approvals, to_run))
+    }
+
+    /// The gateway stopped before what came of changed arguments was handed on, or knows nothing of
+    /// it any more.
+    async fn answer_edited(&self, held: &Arc<Held>) {
+        let new = self.latest(held);
+        if new.id == held.id {
+            let words = not_done(State::Withdrawn, Some("a person changed its arguments"));
+            let answer = Answer::Refused(words);
+            self.settle(held, Execution::None, Execution::Refused, answer)
+                .await;
+            return;
+        }
+        let answer = new.answer.borrow().clone();
+        if let Some(answer) = answer {
+            self.hand_on(&new, &answer).await;
+        }
     }
 
     /// Settles a question whose action cannot be read: nobody could be shown what runs.
@@ -158,6 +185,9 @@ impl Approvals {
             execution: Mutex::new(row.execution),
             waiting: AtomicUsize::new(0),
             answer: watch::Sender::new(answer.map(|stored| stored.answer)),
+            edits: row.edits.clone().map(QuestionId::new),
+            edited_as: Mutex::new(row.edited_as.clone().map(QuestionId::new)),
+            batch: row.batch.clone(),
             progress: broadcast::channel(64).0,
         }))
     }

@@ -101,6 +101,7 @@ fn scope_name(scope: Scope) -> &'static str {
     match scope {
         Scope::Once => "once",
         Scope::Run => "run",
+        Scope::Always => "always",
     }
 }
 

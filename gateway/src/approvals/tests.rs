@@ -37,7 +37,7 @@ async fn open(data: &std::path::Path) -> (Approvals, Vec<Arc<Held>>, Db) {
     let db = Db::open(data).await.unwrap();
     let (audit, _writer) = Audit::start(db.clone(), keys.clone(), None).await.unwrap();
     let day = Duration::from_hours(24);
-    let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, 10, Vec::new())
+    let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, (10, 10), Vec::new())
         .await
         .unwrap();
     (approvals, to_run, db)

@@ -7,7 +7,7 @@ use policy::approval::{self, Scope};
 use policy::decision::Grant;
 
 use super::Broker;
-use crate::approvals::{Assent, DecideError, GRANTED, Held};
+use crate::approvals::{Assent, DecideError, Held, LIFTED};
 use crate::conversations::{RUN_LONGEST, lock};
 use crate::db::approvals::Decided;
 use crate::fault;
@@ -31,7 +31,18 @@ impl Broker {
             scope,
             anyway,
             at: Timestamp::now(),
+            rule: None,
         };
+        self.assent(id, assent).await
+    }
+
+    /// Stores a yes; where it takes no other's, the action then runs by itself.
+    pub(super) async fn assent(
+        self: &Arc<Self>,
+        id: &str,
+        assent: Assent,
+    ) -> Result<(), DecideError> {
+        let scope = assent.scope;
         let may = |held: &Held, name: &str| self.may_answer(held, name);
         let (held, enough) = self.approvals.approve(id, assent, may).await?;
         fault::point("approve.stored").await;
@@ -89,7 +100,7 @@ impl Broker {
             tool: action.tool(),
             definition: action.definition.clone(),
             identity: action.identity.clone(),
-            lifts: lifts.filter(|gate| GRANTED.contains(gate)).collect(),
+            lifts: lifts.filter(|gate| LIFTED.contains(gate)).collect(),
             // A hosted run says itself when it is over.
             until: Timestamp::now()
                 .checked_add(RUN_LONGEST)

@@ -114,8 +114,9 @@ impl Broker {
         let mut conversation = lock(&conversation);
         let traits = incoming.asked.traits();
         let facts = self.facts(action, traits, credentials, None, &conversation);
-        let verdict = decision::decide(&self.config.policy, facts.clone());
-        let mut write = self.decided(facts, verdict.why().clone());
+        let policy = self.policy();
+        let verdict = decision::decide(&policy.policy, facts.clone());
+        let mut write = self.decided(facts, verdict.why().clone(), &policy.revision);
         if let Verdict::Allow(permit, why) = &verdict {
             let tool = self.shown_tool(permit.action());
             write.labels = take_labels(&mut conversation, permit.action(), tool, why);

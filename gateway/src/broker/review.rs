@@ -95,7 +95,7 @@ impl Broker {
             let traits = self.traits_of(action);
             self.facts(action.clone(), traits, credentials, None, &conversation)
         };
-        if !decision::wants_review(&self.config.policy, &facts) {
+        if !decision::wants_review(&self.policy().policy, &facts) {
             return None;
         }
         let asked = timeout(reviewer.timeout, self.reviewed(reviewer, &facts));

@@ -26,6 +26,9 @@ const ANY: &str = "*";
 pub(super) enum Command {
     /// Show what every group's calls meet, as a table, and the rules.
     Show,
+    /// Rules that people made with *always*, on a running instance.
+    #[command(flatten)]
+    Ruled(Ruled),
     /// Explain what would be decided about one call.
     Explain {
         /// The group whose agent calls.
@@ -40,6 +43,31 @@ pub(super) enum Command {
         /// What the conversation has read; may be given twice.
         #[arg(long, value_enum)]
         label: Vec<Mark>,
+    },
+}
+
+/// `policy rules`, `digest`, `take`, `revoke`: what people's *always* made.
+#[derive(Debug, Subcommand)]
+pub(super) enum Ruled {
+    /// List the rules that came of a person's *always*.
+    Rules,
+    /// Show what asked lately and how it was answered, and propose rules for what is always allowed.
+    Digest,
+    /// Take one of the rules that are proposed for a question which was answered.
+    Take {
+        /// The question's id.
+        id: String,
+        /// Which of the proposed rules; without it they are printed.
+        #[arg(long, value_name = "N")]
+        rule: Option<usize>,
+        /// How long the rule counts, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30 * 24 * 60 * 60)]
+        ttl: u64,
+    },
+    /// Take back a rule that came of a person's *always*.
+    Revoke {
+        /// The question that it came of.
+        id: String,
     },
 }
 
@@ -66,8 +94,14 @@ pub(super) async fn run(
     client: impl FnOnce() -> Result<Client, Failure>,
     out: Output,
 ) -> Result<(), Failure> {
-    let config = load(paths)?;
+    if let Command::Ruled(command) = command {
+        return super::ruled::run(command, &client()?, out).await;
+    }
+    let mut config = load(paths)?;
+    let made = super::ruled::stored(paths).await;
+    config.policy.rules.extend(made);
     match command {
+        Command::Ruled(_) => Ok(()),
         Command::Show => show(&config, out),
         Command::Explain {
             group,

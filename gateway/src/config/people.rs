@@ -115,6 +115,8 @@ pub struct Approvals {
     pub cli: bool,
     /// The most open questions of one conversation.
     pub max_open: usize,
+    /// The most open questions of one task.
+    pub max_open_run: usize,
 }
 
 impl Default for Approvals {
@@ -123,6 +125,7 @@ impl Default for Approvals {
             expire: Duration::from_hours(12),
             cli: true,
             max_open: 100,
+            max_open_run: 20,
         }
     }
 }
@@ -331,6 +334,10 @@ pub(super) fn approvals(table: &Table<'_>) -> Approvals {
             .get("max_open")
             .and_then(|item| item.number(1..=10_000))
             .unwrap_or(default.max_open),
+        max_open_run: table
+            .get("max_open_run")
+            .and_then(|item| item.number(1..=10_000))
+            .unwrap_or(default.max_open_run),
     };
     table.done();
     approvals

@@ -50,11 +50,13 @@ fn name<'a>(table: &Table<'a>) -> Option<(Item<'a>, String)> {
         && crate::text::printable(text) == text
         && text.trim() == text
         // The log writes a person's grant as `approval ID`.
-        && !text.starts_with("approval ");
+        && !text.starts_with("approval ")
+        // And a rule that came of an answer is `always ID`.
+        && !text.starts_with("always ");
     if !fits {
         item.problem(
             format!("{text:?} is no name for a rule"),
-            "accepted: up to 64 characters that can be seen, not beginning with `approval `",
+            "accepted: up to 64 characters that can be seen, not beginning with `approval ` or `always `",
         );
         return None;
     }

@@ -31,6 +31,7 @@ const SCRIPT: Asset = Asset {
         include_str!("../../console/assets/text.js"),
         include_str!("../../console/assets/server.js"),
         include_str!("../../console/assets/cards.js"),
+        include_str!("../../console/assets/choices.js"),
         include_str!("../../console/assets/chat.js"),
         include_str!("../../console/assets/pages.js"),
     ),

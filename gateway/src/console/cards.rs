@@ -38,7 +38,13 @@ pub(super) struct CardView {
     said: bool,
     /// Who may answer.
     approvers: String,
-    /// For how long a yes may count.
+    /// Questions of one card have the same.
+    batch: Option<String>,
+    /// The question whose arguments a person changed into these.
+    edits: Option<String>,
+    /// The question that a person changed it into.
+    edited_as: Option<String>,
+    /// For how long a yes may count, and whether the arguments can be changed.
     choices: Vec<&'static str>,
     /// Why the reader cannot answer it, if so.
     barred: Option<String>,
@@ -85,6 +91,9 @@ impl CardView {
                 .named()
                 .is_ok_and(|me| shown.agreed.iter().any(|one| one.by == me.as_str())),
             approvers: names(card.approvers.iter().map(UserName::as_str)),
+            batch: shown.batch.clone(),
+            edits: shown.edits.clone(),
+            edited_as: shown.edited_as.clone(),
             choices: card.choices.clone(),
             barred,
         }
@@ -146,6 +155,9 @@ pub(super) fn told(card: &Card) -> String {
         (State::Pending, _) => return "Waits for a decision".to_owned(),
         (State::CallerGone, _) => return "Who asked has gone".to_owned(),
         (State::Approved, Some("run")) => format!("{by} allowed it for this task"),
+        (State::Approved, Some("always")) => {
+            format!("{by} allowed it and made a rule of it")
+        }
         (State::Approved, _) => format!("{by} allowed it once"),
         (State::Denied, _) => format!("{by} denied it"),
         (State::Expired, _) => "Nobody answered in time, which is a no".to_owned(),

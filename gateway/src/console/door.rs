@@ -17,7 +17,7 @@ use serde_json::json;
 use super::assets::{self, ADDRESSES, Addresses};
 use super::sessions::{Found, NoEntry, TOKEN_HEADER};
 use super::view::page;
-use super::{chat, inbox, live, log, state};
+use super::{chat, inbox, live, log, rules, state};
 use crate::api::{self, Api, Refused};
 
 /// No script, style or frame but our own; nothing inline, nothing from elsewhere.
@@ -33,6 +33,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/inbox/{id}", get(inbox::question))
         .route("/audit", get(log::list))
         .route("/audit/{id}", get(log::story))
+        .route("/rules", get(rules::rules))
         .route("/servers", get(state::servers))
         .route("/status", get(state::status))
         .layer(from_fn_with_state(api.clone(), let_in))

@@ -7,7 +7,7 @@ use policy::approval::{Scope, State};
 use policy::decision::Approved;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Expr;
-use sea_orm::{QueryOrder, QuerySelect, Set};
+use sea_orm::{QueryOrder, QuerySelect, Set, TransactionTrait as _, UpdateMany};
 use serde_json::Value;
 
 use super::{Db, DbError};
@@ -158,6 +158,7 @@ impl TryFrom<row::Model> for Row {
             None => None,
             Some("once") => Some(Scope::Once),
             Some("run") => Some(Scope::Run),
+            Some("always") => Some(Scope::Always),
             Some(_) => return Err(UNREADABLE),
         };
         Ok(Self {
@@ -212,38 +213,71 @@ impl Decided {
     }
 }
 
+/// The statement that moves a question from one state to another.
+pub(super) fn move_on(
+    id: &str,
+    from: State,
+    to: State,
+    decided: Option<&Decided>,
+) -> UpdateMany<row::Entity> {
+    let mut update = row::Entity::update_many()
+        .col_expr(row::Column::State, Expr::value(to.as_str()))
+        .filter(row::Column::Id.eq(id))
+        .filter(row::Column::State.eq(from.as_str()));
+    if let Some(decided) = decided {
+        let scope = decided.scope.map(|scope| match scope {
+            Scope::Once => "once",
+            Scope::Run => "run",
+            Scope::Always => "always",
+        });
+        update = update
+            .col_expr(row::Column::DecidedBy, Expr::value(decided.by.clone()))
+            .col_expr(row::Column::Reason, Expr::value(decided.reason.clone()))
+            .col_expr(row::Column::Scope, Expr::value(scope))
+            .col_expr(
+                row::Column::DecidedAt,
+                Expr::value(decided.at.as_millisecond()),
+            );
+    }
+    update
+}
+
+fn model(row: &Row) -> Result<row::ActiveModel, DbError> {
+    let text = |value: &Value| value.to_string();
+    let approved = serde_json::to_value(&row.approved).map_err(|_| UNREADABLE)?;
+    Ok(row::ActiveModel {
+        id: Set(row.id.clone()),
+        action: Set(row.action.clone()),
+        state: Set(row.state.as_str().to_owned()),
+        execution: Set(row.execution.as_str().to_owned()),
+        group: Set(row.group.clone()),
+        conversation: Set(row.conversation.clone()),
+        tool: Set(row.tool.clone()),
+        shown: Set(text(&row.shown)),
+        sealed: Set(row.sealed.clone()),
+        approved: Set(text(&approved)),
+        reasons: Set(text(&row.reasons.iter().cloned().collect())),
+        scope: Set(None),
+        decided_by: Set(None),
+        decided_at: Set(None),
+        reason: Set(None),
+        asked_at: Set(row.asked_at.as_millisecond()),
+        expires_at: Set(row.expires_at.as_millisecond()),
+        answer: Set(None),
+        delivered: Set(false),
+        edits: Set(row.edits.clone()),
+        edited_as: Set(None),
+        batch: Set(row.batch.clone()),
+    })
+}
+
 impl Db {
     /// Stores a new question.
     ///
     /// # Errors
     /// [`DbError`], if it cannot be written.
     pub async fn question_add(&self, row: &Row) -> Result<(), DbError> {
-        let text = |value: &Value| value.to_string();
-        let approved = serde_json::to_value(&row.approved).map_err(|_| UNREADABLE)?;
-        let model = row::ActiveModel {
-            id: Set(row.id.clone()),
-            action: Set(row.action.clone()),
-            state: Set(row.state.as_str().to_owned()),
-            execution: Set(row.execution.as_str().to_owned()),
-            group: Set(row.group.clone()),
-            conversation: Set(row.conversation.clone()),
-            tool: Set(row.tool.clone()),
-            shown: Set(text(&row.shown)),
-            sealed: Set(row.sealed.clone()),
-            approved: Set(text(&approved)),
-            reasons: Set(text(&row.reasons.iter().cloned().collect())),
-            scope: Set(None),
-            decided_by: Set(None),
-            decided_at: Set(None),
-            reason: Set(None),
-            asked_at: Set(row.asked_at.as_millisecond()),
-            expires_at: Set(row.expires_at.as_millisecond()),
-            answer: Set(None),
-            delivered: Set(false),
-            edits: Set(row.edits.clone()),
-            edited_as: Set(None),
-            batch: Set(row.batch.clone()),
-        };
+        let model = model(row)?;
         let added = async {
             fault::db("question.add").await?;
             row::Entity::insert(model)
@@ -273,36 +307,27 @@ impl Db {
         to: State,
         decided: Option<&Decided>,
     ) -> Result<bool, DbError> {
-        let mut update = row::Entity::update_many()
-            .col_expr(row::Column::State, Expr::value(to.as_str()))
-            .filter(row::Column::Id.eq(id))
-            .filter(row::Column::State.eq(from.as_str()));
-        if let Some(decided) = decided {
-            let scope = decided.scope.map(|scope| match scope {
-                Scope::Once => "once",
-                Scope::Run => "run",
-            });
-            update = update
-                .col_expr(row::Column::DecidedBy, Expr::value(decided.by.clone()))
-                .col_expr(row::Column::Reason, Expr::value(decided.reason.clone()))
-                .col_expr(row::Column::Scope, Expr::value(scope))
-                .col_expr(
-                    row::Column::DecidedAt,
-                    Expr::value(decided.at.as_millisecond()),
-                );
-        }
         let moved = async {
             fault::db("question.move").await?;
-            let moved = update.exec(&self.conn).await?.rows_affected == 1;
+            let moved = move_on(id, from, to, decided).exec(&self.conn).await?;
             fault::db("question.moved").await?;
-            Ok(moved)
+            Ok(moved.rows_affected == 1)
         };
-        let unsure = match moved.await {
-            Ok(moved) => return Ok(moved),
-            Err(unsure) => unsure,
-        };
-        // Whether it took effect is not known. Nobody else moves a question, so one that is there
-        // where it should go, by this very word, was moved now.
+        match moved.await {
+            Ok(moved) => Ok(moved),
+            Err(unsure) => self.is_moved(id, to, decided, unsure).await,
+        }
+    }
+
+    /// Whether it took effect is not known. Nobody else moves a question, so one that is there where it
+    /// should go, by this very word, was moved now.
+    pub(super) async fn is_moved(
+        &self,
+        id: &str,
+        to: State,
+        decided: Option<&Decided>,
+        unsure: DbError,
+    ) -> Result<bool, DbError> {
         let at = decided.map(|decided| decided.at.as_millisecond());
         match self.question(id).await {
             Ok(Some(row))
@@ -313,6 +338,64 @@ impl Db {
             }
             Ok(_) | Err(_) => Err(unsure),
         }
+    }
+
+    /// Withdraws a question and puts another in its place, both or neither; `false` if somebody was
+    /// first.
+    ///
+    /// # Errors
+    /// [`DbError`], if it cannot be written.
+    pub async fn question_replace(
+        &self,
+        id: &str,
+        from: State,
+        decided: &Decided,
+        by: &Row,
+    ) -> Result<bool, DbError> {
+        let replaced = async {
+            fault::db("question.replace").await?;
+            let both = self.conn.begin().await?;
+            let moved = move_on(id, from, State::Withdrawn, Some(decided))
+                .col_expr(row::Column::EditedAs, Expr::value(by.id.clone()))
+                .exec(&both)
+                .await?;
+            if moved.rows_affected != 1 {
+                both.rollback().await?;
+                return Ok(false);
+            }
+            row::Entity::insert(model(by)?)
+                .exec_without_returning(&both)
+                .await?;
+            both.commit().await?;
+            fault::db("question.replaced").await?;
+            Ok(true)
+        };
+        match replaced.await {
+            Ok(replaced) => Ok(replaced),
+            Err(unsure) => {
+                let to = State::Withdrawn;
+                self.is_moved(id, to, Some(decided), unsure).await
+            }
+        }
+    }
+
+    /// The newest questions of a group, or of all, settled or not.
+    ///
+    /// # Errors
+    /// [`DbError`], if they cannot be read.
+    pub async fn questions_of(&self, group: Option<&str>, limit: u64) -> Result<Vec<Row>, DbError> {
+        let mut find = row::Entity::find();
+        if let Some(group) = group {
+            find = find.filter(row::Column::Group.eq(group));
+        }
+        find.order_by_desc(row::Column::AskedAt)
+            .order_by_desc(row::Column::Id)
+            .limit(limit)
+            .all(&self.conn)
+            .await?
+            .into_iter()
+            .map(Row::try_from)
+            .collect()
     }
 
     /// Moves the execution from one step to the next; `false` if it is not where it should be. The

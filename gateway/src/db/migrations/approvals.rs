@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::*;
 
 pub(super) fn steps() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(People)]
+    vec![Box::new(People), Box::new(Always)]
 }
 
 struct People;
@@ -30,6 +30,25 @@ impl MigrationTrait for People {
         for table in TABLES {
             manager.get_connection().execute_unprepared(table).await?;
         }
+        Ok(())
+    }
+}
+
+struct Always;
+
+impl MigrationName for Always {
+    fn name(&self) -> &'static str {
+        "m0008_always"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Always {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const TABLE: &str = "CREATE TABLE always_rules (question TEXT PRIMARY KEY NOT NULL, \"group\" TEXT NOT NULL, \
+             rule TEXT NOT NULL, words TEXT NOT NULL, \"by\" TEXT NOT NULL, at BIGINT NOT NULL, until BIGINT NOT NULL, \
+             revoked_by TEXT, revoked_at BIGINT)";
+        manager.get_connection().execute_unprepared(TABLE).await?;
         Ok(())
     }
 }
