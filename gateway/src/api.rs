@@ -7,6 +7,7 @@
 pub(crate) mod approvals;
 pub(crate) mod audit;
 pub mod card;
+mod conversations;
 pub mod events;
 pub(crate) mod groups;
 mod login;
@@ -70,7 +71,7 @@ pub struct Api {
 }
 
 /// Every route below `/api/v1`, as `openapi.json` tells them.
-fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 30] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 32] {
     [
         ("/approvals", get(approvals::list)),
         ("/approvals/{id}", get(approvals::one)),
@@ -82,6 +83,11 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Api>>); 30] {
         ("/audit", get(audit::list)),
         ("/audit/settle", post(audit::settle)),
         ("/audit/{id}", get(audit::one)),
+        ("/conversations", get(conversations::list)),
+        (
+            "/conversations/{id}/declassify",
+            post(conversations::declassify),
+        ),
         ("/events", get(events::stream)),
         ("/groups", get(groups::list)),
         ("/groups/{group}/items", get(groups::items)),

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::ids::{QuestionId, RunId};
+use policy::ids::{ConversationId, QuestionId, RunId};
 
 use crate::audit::Audit;
 use crate::db::Db;
@@ -94,6 +94,13 @@ impl Approvals {
         let all = lock(&self.held);
         let of_run = all.values().filter(|held| held.action.run == *run);
         of_run.cloned().collect()
+    }
+
+    /// The questions of a conversation that are open or whose answer was not handed over.
+    pub fn of_conversation(&self, id: &ConversationId) -> Vec<Arc<Held>> {
+        let all = lock(&self.held);
+        let own = all.values().filter(|held| held.action.conversation == *id);
+        own.cloned().collect()
     }
 
     /// Every question of hosted runs that is open or whose answer was not handed over.

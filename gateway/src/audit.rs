@@ -9,7 +9,7 @@ pub mod read;
 pub mod retention;
 pub mod why;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,6 +56,8 @@ pub struct Write {
     pub labels: Vec<(ConversationId, Label, Provenance)>,
     /// What the action puts into its server.
     pub put: Option<(String, Vec<Mark>)>,
+    /// The labels that a conversation loses with it.
+    pub loses: Option<(ConversationId, BTreeSet<Label>)>,
 }
 
 impl Write {
@@ -67,6 +69,7 @@ impl Write {
             opens: Opens::No,
             labels: Vec::new(),
             put: None,
+            loses: None,
         }
     }
 
@@ -102,6 +105,7 @@ struct Line {
     opens: Opens,
     labels: Vec<(ConversationId, Label, Provenance)>,
     put: Option<(String, Vec<Mark>)>,
+    loses: Option<(ConversationId, BTreeSet<Label>)>,
 }
 
 impl TryFrom<Write> for Line {
@@ -121,6 +125,7 @@ impl TryFrom<Write> for Line {
             opens: write.opens,
             labels: write.labels,
             put: write.put,
+            loses: write.loses,
         })
     }
 }
@@ -191,6 +196,26 @@ impl Audit {
     /// [`NoRecord`]: then what it is about must not be done.
     pub async fn write(&self, write: Write) -> Result<(), NoRecord> {
         self.wait(Some(write.try_into()?), false).await
+    }
+
+    /// Gives an entry to the writer without waiting: whatever is given to it later comes after. It is on
+    /// the disk when what this returns has come to its end.
+    ///
+    /// # Errors
+    /// [`NoRecord`]: there is no room, or it is not written.
+    pub fn give(
+        &self,
+        write: Write,
+    ) -> Result<impl Future<Output = Result<(), NoRecord>> + use<>, NoRecord> {
+        let (done, wait) = oneshot::channel();
+        let job = Job {
+            line: Some(write.try_into()?),
+            keep: false,
+            done: Some(done),
+        };
+        let full = |_| NoRecord("too much waits to be written".to_owned());
+        self.jobs.try_send(job).map_err(full)?;
+        Ok(async move { wait.await.map_err(|_| NoRecord::stopped())? })
     }
 
     /// Writes an entry about what has happened already; where that fails it is kept and written once
@@ -349,6 +374,7 @@ impl Writer {
                 opens: line.opens,
                 labels: line.labels,
                 put: line.put,
+                loses: line.loses,
             });
         }
         let mac = self.keys.mac(&end_text(&next));

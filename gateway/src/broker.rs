@@ -3,6 +3,7 @@
 mod always;
 mod answers;
 mod choices;
+mod declassify;
 mod edit;
 mod fenced;
 mod flights;
@@ -35,7 +36,7 @@ use crate::audit::{Audit, NoRecord, Opens, Write};
 use crate::catalog::{Catalog, Stand};
 use crate::choices::Choices;
 use crate::config::Config;
-use crate::conversations::{Conversation, Conversations, lock};
+use crate::conversations::{Conversation, Conversations, Underway, lock};
 use crate::db::Db;
 use crate::fault;
 use crate::hosted::{self, Hosted, Item};
@@ -49,6 +50,7 @@ use flights::Flights;
 use review::Reviews;
 
 pub use always::{Before, Offer, Taken, Tried};
+pub use declassify::{Declassified, Request as Declassify};
 pub use model::ModelRefused;
 
 /// What an agent asks for, as it came in.
@@ -204,14 +206,14 @@ impl Broker {
             return Done::refused("NOT EXECUTED. The task is over.");
         }
         let review = self.review(&action).await;
-        let (verdict, record) = self.decide(action, review);
+        let (verdict, record, underway) = self.decide(action, review);
         let item = item(&record);
         match verdict {
             Verdict::Allow(permit, _) => {
                 match self.audit.write(record.opens(Opens::Begins)).await {
                     Ok(()) => {
                         fault::point("call.recorded").await;
-                        self.carry_out(permit, call, item).await
+                        self.carry_out(permit, call, item, Arc::new(underway)).await
                     }
                     Err(no_record) => Done::refused(format!("NOT EXECUTED. {no_record}.")),
                 }
@@ -358,6 +360,7 @@ impl Broker {
         let listing = self.catalog.known(&action.server);
         Facts {
             destinations: self.destinations(&action, traits, conversation),
+            read: conversation.has_read() && conversation.known.heard(),
             traits,
             labels: conversation.labels.clone(),
             contains_secrets: self
@@ -381,10 +384,11 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    fn decide(&self, action: Action, review: Option<Review>) -> (Verdict, Write) {
+    fn decide(&self, action: Action, review: Option<Review>) -> (Verdict, Write, Option<Underway>) {
         let credentials = self.credentials(&action.args, action.meta.as_ref());
-        let conversation = self.conversations.get(&action.conversation);
-        let mut conversation = lock(&conversation);
+        let shared = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&shared);
+        let mut underway = None;
         let traits = self.traits_of(&action);
         let facts = self.facts(action, traits, credentials, review, &conversation);
         let policy = self.policy();
@@ -398,8 +402,12 @@ impl Broker {
                 self.put_into(permit.action(), &conversation),
             ));
             write.labels = take_labels(&mut conversation, permit.action(), tool, why);
+            let id = &permit.action().id;
+            let begun = Underway::begin(shared.clone(), &mut conversation, id, &why.adds);
+            underway = Some(begun);
         }
-        (verdict, write)
+        drop(conversation);
+        (verdict, write, underway)
     }
 
     /// The record of a decision, with the credentials in the arguments and `_meta` masked.
@@ -568,7 +576,13 @@ impl Broker {
     }
 
     /// Does an allowed action. It runs to its end even if the caller's future is dropped.
-    async fn carry_out(self: &Arc<Self>, permit: Permit, call: Call, item: Option<Item>) -> Done {
+    async fn carry_out(
+        self: &Arc<Self>,
+        permit: Permit,
+        call: Call,
+        item: Option<Item>,
+        underway: Arc<Option<Underway>>,
+    ) -> Done {
         self.note_begun(permit.action());
         self.show(item.as_ref(), Outcome::Running).await;
         let receipt = (!self.reads_only(permit.action()))
@@ -581,12 +595,15 @@ impl Broker {
                 permit.action(),
                 call.present.clone(),
                 answer,
+                underway.clone(),
             );
         }
         let (reports, mut progress) = mpsc::channel(64);
         let broker = self.clone();
         let cancel = call.cancel.clone();
+        let ends = underway.clone();
         let doing = self.tasks.spawn(async move {
+            let _ends = ends;
             let id = permit.action().id.to_string();
             let (answer, outcome, detail) = broker.perform(&permit, cancel, reports).await;
             fault::point("call.replied").await;
@@ -976,6 +993,7 @@ fn item(record: &Write) -> Option<Item> {
         | Event::Closed { .. }
         | Event::Refused { .. }
         | Event::Pinned(_)
+        | Event::Declassified { .. }
         | Event::Noted { .. } => None,
     }
 }
@@ -991,12 +1009,13 @@ fn take_labels(
         tool,
         at: Timestamp::now(),
     };
+    conversation.read |= action.kind == Kind::Mcp;
     // Also those that are there already: the record of the action that brought one may come later
     // than this one, or never.
     let taken = why.adds.iter();
     taken
         .map(|label| {
-            conversation.labels.add(*label, &from);
+            conversation.take(*label, &from);
             (action.conversation.clone(), *label, from.clone())
         })
         .collect()

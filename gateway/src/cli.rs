@@ -9,6 +9,7 @@ mod audit;
 mod chat;
 mod check;
 mod client;
+mod declassify;
 mod doctor;
 mod login;
 mod output;
@@ -88,6 +89,8 @@ enum Command {
     Approve(approvals::Approve),
     /// Say no to a question.
     Deny(approvals::Deny),
+    /// Take the labels off a conversation: what it has read counts as harmless from then on.
+    Declassify(declassify::Declassify),
     /// The log of everything that was asked and done.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -208,6 +211,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Chat(chat) => chat::run(chat, &client()?, out).await,
         Command::Approve(approve) => approvals::approve(approve, client, out).await,
         Command::Deny(deny) => approvals::deny(deny, &client()?, out).await,
+        Command::Declassify(declassify) => declassify::run(declassify, &client()?, out).await,
         Command::Audit(command) => audit::run(command, &paths, out).await,
         Command::Why { id } => audit::why(&id, &paths, out).await,
         Command::Policy(command) => policy::run(command, &paths, client, out).await,

@@ -1,13 +1,13 @@
 //! Conversations: their labels, and the run that their work belongs to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use policy::decision::Grant;
 use policy::destination::Known;
-use policy::ids::{ConversationId, RunId};
-use policy::label::Labels;
+use policy::ids::{ActionId, ConversationId, RunId};
+use policy::label::{Label, Labels, Provenance};
 
 use crate::identity::Principal;
 use crate::keys::short_id;
@@ -26,6 +26,12 @@ pub struct Conversation {
     pub grants: Vec<Grant>,
     /// What its people wrote, and what trusted sources told it.
     pub known: Known,
+    /// It has been permitted to read something; after a start, it may have been.
+    pub read: bool,
+    /// How often each label was taken.
+    taken: BTreeMap<Label, u64>,
+    /// The labels of calls whose answers are not handed over.
+    underway: BTreeMap<ActionId, BTreeSet<Label>>,
     run: Option<Run>,
 }
 
@@ -37,6 +43,30 @@ struct Run {
 }
 
 impl Conversation {
+    /// Takes a label; the first provenance stays.
+    pub fn take(&mut self, label: Label, from: &Provenance) {
+        self.labels.add(label, from);
+        *self.taken.entry(label).or_default() += 1;
+        if let Some(brought) = self.underway.get_mut(&from.action) {
+            brought.insert(label);
+        }
+    }
+
+    /// How often each label was taken: whether one came again is known by it.
+    pub fn taken(&self) -> BTreeMap<Label, u64> {
+        self.taken.clone()
+    }
+
+    /// The labels of calls whose answers are not handed over.
+    pub fn underway(&self) -> BTreeSet<Label> {
+        self.underway.values().flatten().copied().collect()
+    }
+
+    /// Whether something was read in it, from wherever.
+    pub fn has_read(&self) -> bool {
+        self.read || self.labels != Labels::default()
+    }
+
     /// The run that a call at this time belongs to. A hosted call says which; outside it is a new one
     /// where the last has ended.
     pub fn run_of(&mut self, principal: &Principal, now: Timestamp) -> RunId {
@@ -105,7 +135,8 @@ impl Conversations {
             all.entry(id).or_default().labels = labels;
         }
         for (id, known) in known {
-            all.entry(id).or_default().known = known;
+            let one = all.entry(id).or_default();
+            (one.known, one.read) = (known, true);
         }
         let all = all.into_iter();
         Self {
@@ -116,10 +147,53 @@ impl Conversations {
         }
     }
 
+    /// Every conversation since the start, and those before it that have labels or of which something
+    /// is known.
+    pub fn list(&self) -> BTreeMap<ConversationId, Labels> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = all
+            .iter()
+            .map(|(id, one)| (id.clone(), one.clone()))
+            .collect();
+        all.into_iter()
+            .map(|(id, one)| (id, lock(&one).labels.clone()))
+            .collect()
+    }
+
     /// One conversation.
     pub fn get(&self, id: &ConversationId) -> Arc<Mutex<Conversation>> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(id.clone()).or_default().clone()
+    }
+}
+
+/// A call whose answer is not handed over yet. As long as it is held, no person's word takes the
+/// call's labels off the conversation: its answer may still come.
+#[derive(Debug)]
+pub struct Underway {
+    conversation: Arc<Mutex<Conversation>>,
+    action: ActionId,
+}
+
+impl Underway {
+    /// Of an action that was permitted just now; `held` is what the conversation's lock guards.
+    pub fn begin(
+        conversation: Arc<Mutex<Conversation>>,
+        held: &mut Conversation,
+        action: &ActionId,
+        labels: &BTreeSet<Label>,
+    ) -> Self {
+        held.underway.insert(action.clone(), labels.clone());
+        Self {
+            conversation,
+            action: action.clone(),
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        lock(&self.conversation).underway.remove(&self.action);
     }
 }
 

@@ -44,6 +44,10 @@ pub struct Facts {
     /// Whom or what it reaches, and who named that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
+    /// It has read something, and what its people wrote is known: an address that nobody named can only
+    /// come from what it read, whoever that is said to be from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read: bool,
     /// What people have allowed for a while.
     pub grants: Vec<Grant>,
     /// The person the agent works for, where it is hosted.
@@ -344,8 +348,11 @@ pub fn wants_review(policy: &Policy, facts: &Facts) -> bool {
 fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
     let Facts { traits, labels, .. } = facts;
     let reads = traits.read_only || facts.action.method.reads_only();
-    // What strangers wrote matters less where they did not choose whom it reaches.
-    let untrusted = labels.has(Label::Untrusted) && !destination::all_chosen(&facts.destinations);
+    // What strangers wrote matters less where they did not choose whom it reaches; and where they did,
+    // it matters whatever brought their words here.
+    let strangers = labels.has(Label::Untrusted) && !destination::all_chosen(&facts.destinations);
+    let stray = facts.read && destination::has_stray_address(&facts.destinations);
+    let untrusted = strangers || stray;
     let secret = labels.has(Label::Secret);
     let mut closed = Vec::new();
     if traits.dangerous_writes.holds() && !reads {
@@ -355,22 +362,22 @@ fn matrix(facts: &Facts) -> Vec<(Gate, String)> {
         ));
     }
     if traits.public_sink.holds() {
-        let stray = destination::unchosen(&facts.destinations);
-        let stray = stray.map_or_else(String::new, |stray| format!("; {stray}"));
-        if untrusted && secret {
+        let read = match (strangers, secret) {
+            (true, true) => "this conversation has read both secrets and what strangers wrote",
+            (true, false) => "this conversation has read what strangers wrote",
+            (false, true) => "this conversation has read secrets, and an address from elsewhere",
+            (false, false) => "this conversation has read an address from elsewhere",
+        };
+        let unchosen = destination::unchosen(&facts.destinations);
+        let unchosen = unchosen.map_or_else(String::new, |unchosen| format!("; {unchosen}"));
+        // *Review* of the matrix: without a reviewer who lets it pass, a person looks.
+        let passes = |review: &Review| review.passes(&facts.action);
+        let reviewed = !secret && facts.review.as_ref().is_some_and(passes);
+        if untrusted && (secret || !reads) && !reviewed {
             closed.push((
                 Gate::PublicSink,
-                format!("it can reach strangers, and this conversation has read both secrets and what strangers wrote{stray}"),
+                format!("it can reach strangers, and {read}{unchosen}"),
             ));
-        } else if untrusted && !reads {
-            // *Review* of the matrix: without a reviewer who lets it pass, a person looks.
-            let review = facts.review.as_ref();
-            if !review.is_some_and(|review| review.passes(&facts.action)) {
-                closed.push((
-                    Gate::PublicSink,
-                    format!("it can reach strangers, and this conversation has read what strangers wrote{stray}"),
-                ));
-            }
         }
     }
     if !facts.credentials.is_empty() && facts.action.kind != Kind::Model {

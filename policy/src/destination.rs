@@ -30,8 +30,14 @@ pub enum Role {
     Named,
     /// It is an address inside another argument: a link, an account, somebody to write to.
     Inside,
-    /// The call names none, so whatever it holds may be one.
+    /// The call names none, so a text that it holds may be one.
     Text,
+    /// As `Text`, and it is a number, a date or a time: it names nobody.
+    Plain,
+    /// The call names none, and people wrote of what its tool is for.
+    Purpose,
+    /// Its tool does not say which arguments name destinations, so nobody knows them all.
+    Unsaid,
 }
 
 /// A value that a call reaches or could reach.
@@ -43,68 +49,128 @@ pub struct Destination {
     pub value: String,
     /// Why it counts.
     pub role: Role,
+    /// It has the form of an address, and can hardly be something else.
+    #[serde(default)]
+    pub address: bool,
     /// Who named it; nothing, if neither people nor a trusted source did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Origin>,
 }
 
+impl Destination {
+    fn is_chosen(&self) -> bool {
+        self.found.is_some() || self.role == Role::Plain
+    }
+}
+
 /// Whether every destination of a call was chosen. One that has none was chosen by nobody.
 pub fn all_chosen(destinations: &[Destination]) -> bool {
-    !destinations.is_empty() && destinations.iter().all(|one| one.found.is_some())
+    !destinations.is_empty() && destinations.iter().all(Destination::is_chosen)
+}
+
+/// Whether a call holds an address that nobody named.
+pub fn has_stray_address(destinations: &[Destination]) -> bool {
+    destinations
+        .iter()
+        .any(|one| one.address && !one.is_chosen())
 }
 
 /// The destinations of a call. `declared` are the arguments that name them: a member's name, or a path
-/// of names with dots between them; lists are looked into. Where the call gives none of these, every
-/// text and number in its arguments is one.
-pub fn of_call(args: &Value, declared: &[String], known: &Known) -> Vec<Destination> {
+/// of names with dots between them; lists are looked into. Every address in another argument is one,
+/// too: what is reached by a link is reached.
+///
+/// Where the call gives none of the declared ones, it reaches nobody by name. Then people have to have
+/// written of what the tool is for, or every text in it has to be chosen.
+pub fn of_call(tool: &str, args: &Value, declared: &[String], known: &Known) -> Vec<Destination> {
     let mut named = Vec::new();
     for path in declared {
         follow(args, path, "", &mut |at, value| {
             leaves(value, at, &mut |at, text| {
-                named.push((at.to_owned(), text));
+                if !named.iter().any(|(other, _)| other == at) {
+                    named.push((at.to_owned(), text));
+                }
             });
         });
     }
     let mut found = Vec::new();
-    if named.is_empty() {
-        leaves(args, "", &mut |at, text| {
-            add(&mut found, at, &text, Role::Text, known);
+    if declared.is_empty() {
+        found.push(Destination {
+            at: String::new(),
+            value: String::new(),
+            role: Role::Unsaid,
+            address: false,
+            found: None,
         });
-        return found;
     }
     for (at, text) in &named {
-        add(&mut found, at, text, Role::Named, known);
+        let address =
+            address::whole(text).is_some_and(|one| one.sure) || !address::find(text).is_empty();
+        add(
+            &mut found,
+            at,
+            text,
+            (Role::Named, address),
+            known.find(text),
+        );
     }
     strings(args, "", &mut |at, text| {
         if named.iter().any(|(other, _)| other == at) {
             return;
         }
-        for address in address::find(text) {
-            if address.sure {
-                add(&mut found, at, &address.written, Role::Inside, known);
-            }
+        for address in address::find(text).iter().filter(|one| one.sure) {
+            let origin = known.find(&address.written);
+            add(
+                &mut found,
+                at,
+                &address.written,
+                (Role::Inside, true),
+                origin,
+            );
         }
     });
+    if !declared.is_empty() && named.is_empty() {
+        if let Some((noun, origin)) = known.purpose(tool) {
+            add(&mut found, "", &noun, (Role::Purpose, false), Some(origin));
+        } else {
+            leaves(args, "", &mut |at, text| {
+                let plain = text
+                    .chars()
+                    .all(|c| c.is_ascii_digit() || " \t.,:/TZ+-".contains(c));
+                let role = if plain { Role::Plain } else { Role::Text };
+                add(&mut found, at, &text, (role, false), known.find(&text));
+            });
+        }
+    }
     found
 }
 
-fn add(all: &mut Vec<Destination>, at: &str, value: &str, role: Role, known: &Known) {
-    let shown: String = value.chars().take(SHOWN).collect();
-    if all.len() < MOST {
-        all.push(Destination {
+fn add(
+    all: &mut Vec<Destination>,
+    at: &str,
+    value: &str,
+    (role, address): (Role, bool),
+    found: Option<&Origin>,
+) {
+    let destination = if all.len() < MOST {
+        Destination {
             at: at.to_owned(),
-            found: known.find(value).cloned(),
-            value: shown,
+            value: value.chars().take(SHOWN).collect(),
             role,
-        });
+            address,
+            found: found.cloned(),
+        }
     } else if all.len() == MOST {
-        all.push(Destination {
+        Destination {
             at: at.to_owned(),
             value: format!("more than {MOST} values"),
-            role,
+            role: Role::Text,
+            address: true,
             found: None,
-        });
-    }
+        }
+    } else {
+        return;
+    };
+    all.push(destination);
 }
 
 /// Goes down a path, through lists as if they were not there. A member whose name has dots counts
@@ -117,8 +183,11 @@ fn follow<'a>(value: &'a Value, path: &str, at: &str, see: &mut impl FnMut(&str,
             }
         }
         Value::Object(members) => {
-            if let Some(member) = members.get(path) {
-                see(&pointer(at, path), member);
+            // A server may take a name in another spelling for it.
+            let same = |name: &str| name == path || loosely(name) == loosely(path);
+            let mut there = members.iter().filter(|(name, _)| same(name)).peekable();
+            if there.peek().is_some() {
+                there.for_each(|(name, member)| see(&pointer(at, name), member));
                 return;
             }
             // Every split, for a name on the way may have dots too.
@@ -135,6 +204,11 @@ fn follow<'a>(value: &'a Value, path: &str, at: &str, see: &mut impl FnMut(&str,
     }
 }
 
+fn loosely(name: &str) -> String {
+    let letters = name.chars().filter(|c| !matches!(c, '_' | '-'));
+    letters.flat_map(char::to_lowercase).collect()
+}
+
 fn pointer(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
@@ -142,7 +216,7 @@ fn pointer(at: &str, name: &str) -> String {
 /// Texts and numbers in a value; a text of nothing names nobody.
 fn leaves(value: &Value, at: &str, see: &mut impl FnMut(&str, String)) {
     match value {
-        Value::String(text) if text.is_empty() => {}
+        Value::String(text) if text.trim().is_empty() => {}
         Value::String(text) => see(at, text.clone()),
         Value::Number(number) => see(at, number.to_string()),
         Value::Array(items) => {
@@ -183,21 +257,17 @@ fn strings<'a>(value: &'a Value, at: &str, see: &mut impl FnMut(&str, &'a str)) 
 /// Why the destinations of a call were not all chosen, in words.
 pub fn unchosen(destinations: &[Destination]) -> Option<String> {
     const TOLD: usize = 3;
-    let stray: Vec<&Destination> = destinations
-        .iter()
-        .filter(|one| one.found.is_none())
-        .collect();
+    let stray = destinations.iter().filter(|one| !one.is_chosen());
+    let stray: Vec<&Destination> = stray.filter(|one| one.role != Role::Unsaid).collect();
     if stray.is_empty() {
         return None;
     }
-    let mut told: Vec<String> = stray
+    let told = stray
         .iter()
         .take(TOLD)
-        .map(|one| format!("`{}`", one.value))
-        .collect();
-    told.dedup();
-    let more = stray.len().saturating_sub(TOLD);
-    let more = match more {
+        .map(|one| format!("`{}`", one.value));
+    let told: Vec<String> = told.collect();
+    let more = match stray.len().saturating_sub(TOLD) {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
@@ -209,18 +279,20 @@ pub fn unchosen(destinations: &[Destination]) -> Option<String> {
 
 /// Who chose the destinations of a call, in words.
 pub fn chosen(destinations: &[Destination]) -> String {
-    let mut told: Vec<String> = destinations
-        .iter()
-        .filter(|one| one.role == Role::Named)
-        .filter_map(|one| Some(format!("`{}` ({})", one.value, one.found.as_ref()?)))
-        .collect();
+    let told = destinations.iter().filter_map(|one| {
+        let origin = one.found.as_ref()?;
+        match one.role {
+            Role::Named | Role::Inside => Some(format!("`{}` ({origin})", one.value)),
+            Role::Purpose => Some(format!("nobody by name; people wrote of `{}`", one.value)),
+            Role::Text | Role::Plain | Role::Unsaid => None,
+        }
+    });
+    let mut told: Vec<String> = told.collect();
     told.dedup();
     if told.is_empty() {
-        "everything that it holds was chosen by people of the group, or comes from a trusted source"
-            .to_owned()
-    } else {
-        format!("whom it reaches was chosen: {}", told.join(", "))
+        told.push("nobody by name; people wrote all that it says".to_owned());
     }
+    format!("whom it reaches was chosen: {}", told.join(", "))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a conversation has read, and where that came from.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +38,7 @@ pub struct Provenance {
     pub at: Timestamp,
 }
 
-/// The labels of a conversation. They only grow: nothing here removes one.
+/// The labels of a conversation. They only grow, but for [`Labels::without`], by a person's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// Where the first untrusted text came from.
@@ -63,6 +65,24 @@ impl Labels {
             Label::Secret => &mut self.secret,
         };
         slot.get_or_insert_with(|| from.clone());
+    }
+
+    /// These labels without some of them: what is left when a person declassifies.
+    #[must_use]
+    pub fn without(&self, removed: &BTreeSet<Label>) -> Self {
+        let kept = |label: Label, from: &Option<Provenance>| {
+            from.clone().filter(|_| !removed.contains(&label))
+        };
+        Self {
+            untrusted: kept(Label::Untrusted, &self.untrusted),
+            secret: kept(Label::Secret, &self.secret),
+        }
+    }
+
+    /// The labels that are there.
+    pub fn all(&self) -> BTreeSet<Label> {
+        let all = [Label::Untrusted, Label::Secret];
+        all.into_iter().filter(|label| self.has(*label)).collect()
     }
 
     /// The names of the labels that are there.

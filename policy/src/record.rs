@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Digest, Kind};
 use crate::approval::State;
 use crate::decision::{Decision, Facts, Why};
-use crate::ids::{ActionId, QuestionId};
-use crate::label::Label;
+use crate::ids::{ActionId, ConversationId, GroupName, QuestionId};
+use crate::label::{Label, Labels};
 use crate::pin::Pinned;
 
 /// How an action ended.
@@ -119,6 +119,19 @@ pub enum Event {
     },
     /// What a server offers was pinned, is another than was pinned, or a person answered to that.
     Pinned(Box<Pinned>),
+    /// A person took labels off a conversation.
+    Declassified {
+        /// Off which.
+        conversation: ConversationId,
+        /// Whose it is.
+        group: GroupName,
+        /// Who.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+        /// The labels that are gone, and what had brought them.
+        labels: Labels,
+    },
     /// Somebody did something to the gateway itself: a token issued or revoked.
     Noted {
         /// Who.
@@ -454,6 +467,19 @@ impl Story {
                     ..blank(by, &pinned.told(), Decision::Allow, Outcome::Ok)
                 })
             }
+            Event::Declassified {
+                conversation,
+                group,
+                by,
+                reason,
+                labels,
+            } => Some(Self {
+                group: group.to_string(),
+                conversation: conversation.to_string(),
+                labels: labels.names().into_iter().map(str::to_owned).collect(),
+                reasons: vec![reason],
+                ..blank(&by, "declassify", Decision::Allow, Outcome::Ok)
+            }),
             Event::Noted { by, what, about } => Some(Self {
                 about,
                 ..blank(&by, &what, Decision::Allow, Outcome::Ok)
@@ -505,6 +531,7 @@ impl Story {
                 | Event::Released { .. }
                 | Event::Refused { .. }
                 | Event::Pinned(_)
+                | Event::Declassified { .. }
                 | Event::Noted { .. },
             )
             | Err(_) => {}

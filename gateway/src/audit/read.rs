@@ -424,6 +424,7 @@ mod tests {
             opens: Opens::No,
             labels: Vec::new(),
             put: None,
+            loses: None,
         };
         db.chain_forge(&forged, &end).await.unwrap();
         let bad = verify(data.path(), &[]).await.unwrap_err();

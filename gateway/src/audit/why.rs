@@ -156,6 +156,12 @@ pub fn steps(entries: &[(Entry, Event)]) -> Steps {
                 let by = pinned.by.as_deref().unwrap_or(&pinned.server);
                 step(format!("{by}: {}", pinned.told()));
             }
+            Event::Declassified {
+                by, reason, labels, ..
+            } => {
+                let names = labels.names().join(" and ");
+                step(format!("{by} took off {names}: {reason}"));
+            }
             Event::Noted { by, what, .. } => step(format!("{by}: {what}")),
         }
     }

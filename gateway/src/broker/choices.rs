@@ -3,9 +3,8 @@
 
 use policy::action::{Action, Kind, Method};
 use policy::destination::words::Mark;
-use policy::destination::{self, Destination, Source};
+use policy::destination::{self, Destination, Soil, Source};
 use policy::ids::{ConversationId, ServerName};
-use policy::label::Label;
 use policy::traits::{Level, Traits};
 
 use super::Broker;
@@ -31,12 +30,11 @@ impl Broker {
         let server = self.server_of(action);
         let tool = server.and_then(|server| server.tools.get(&action.name));
         let declared = tool.map_or(&[][..], |tool| &tool.destinations);
-        let matters = traits.public_sink.holds()
-            && (!declared.is_empty() || conversation.labels.has(Label::Untrusted));
-        if !matters {
+        let read = conversation.has_read();
+        if !traits.public_sink.holds() || !(read || !declared.is_empty()) {
             return Vec::new();
         }
-        destination::of_call(&action.args, declared, &conversation.known)
+        destination::of_call(&action.name, &action.args, declared, &conversation.known)
     }
 
     /// Whether the answer to an action comes from a source that the configuration says, in so many
@@ -50,17 +48,21 @@ impl Broker {
             .get(&action.name)
             .filter(|_| action.method == Method::Call)
             .and_then(|tool| tool.traits.public_source);
-        tool.or(server.trust.public_source) == Some(Level::No)
+        let traits = self.traits_of(action);
+        // What sends tells what it sent.
+        let echoes = traits.public_sink.holds() && !traits.read_only && !action.method.reads_only();
+        tool.or(server.trust.public_source) == Some(Level::No) && !echoes
     }
 
-    /// What a permitted action puts into its server: to be stored with its record. Only an `untrusted`
-    /// conversation puts in what strangers chose, and only a server that is trusted can hand it back as
-    /// chosen.
+    /// What a permitted action puts into its server, to be stored with its record: a conversation that
+    /// has read something may be told what to put there, and a server that is trusted must not hand that
+    /// back as chosen. What only reads stores nothing.
     pub(super) fn put_into(&self, action: &Action, conversation: &Conversation) -> Vec<Mark> {
-        let told = action.kind == Kind::Mcp
-            && conversation.labels.has(Label::Untrusted)
+        let puts = action.kind == Kind::Mcp
+            && conversation.has_read()
+            && !self.reads_only(action)
             && self.server_of(action).is_some_and(trusted_somewhere);
-        if told {
+        if puts {
             self.choices
                 .put(&action.server, &action.args, &conversation.known)
         } else {
@@ -75,7 +77,14 @@ impl Broker {
             return;
         }
         let soil = self.choices.soil(&action.server);
-        let source = Source::of_answer(action.id.clone(), self.shown_tool(action), raw, &soil);
+        let own = {
+            // Said by the agent, and so no evidence; what was known before it said so is.
+            let conversation = self.conversations.get(&action.conversation);
+            let conversation = lock(&conversation);
+            Soil::default().of_call(&action.args, &conversation.known)
+        };
+        let tool = self.shown_tool(action);
+        let source = Source::of_answer(action.id.clone(), tool, raw, &soil, &own);
         self.know(&action.conversation, source).await;
     }
 

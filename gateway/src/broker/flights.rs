@@ -10,6 +10,7 @@ use policy::ids::{ActionId, ConversationId, RunId};
 use tokio::sync::watch;
 
 use crate::approvals::Answer;
+use crate::conversations::Underway;
 
 /// How long the answer of an action waits for a caller whose stream broke.
 const KEPT: SignedDuration = SignedDuration::from_mins(30);
@@ -29,6 +30,8 @@ pub(super) struct Flight {
     /// What came of it, once something did.
     pub answer: watch::Receiver<Option<Answer>>,
     since: Timestamp,
+    /// Its labels stay as long as its answer may be handed over.
+    _underway: Arc<Option<Underway>>,
 }
 
 impl Flight {
@@ -56,6 +59,7 @@ impl Flights {
         action: &Action,
         present: Arc<AtomicUsize>,
         answer: watch::Receiver<Option<Answer>>,
+        underway: Arc<Option<Underway>>,
     ) {
         let flight = Flight {
             action: action.id.clone(),
@@ -64,6 +68,7 @@ impl Flights {
             present,
             answer,
             since: Timestamp::now(),
+            _underway: underway,
         };
         let mut all = self.lock();
         trim(&mut all, &action.conversation);
@@ -141,7 +146,13 @@ mod tests {
             identity: Digest::of(b"identity"),
         };
         let (tell, answer) = watch::channel(None);
-        flights.begin(action.sameness(), &action, Arc::default(), answer);
+        flights.begin(
+            action.sameness(),
+            &action,
+            Arc::default(),
+            answer,
+            Arc::default(),
+        );
         if bytes > 0 {
             tell.send_replace(Some(Answer::Result("x".repeat(bytes))));
             flights.ended(&action.conversation);

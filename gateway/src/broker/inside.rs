@@ -106,7 +106,7 @@ impl Broker {
             let conversation = self.conversations.get(&action.conversation);
             let mut conversation = conversation.lock().unwrap_or_else(PoisonError::into_inner);
             for label in &labels {
-                conversation.labels.add(*label, &from);
+                conversation.take(*label, &from);
             }
         }
         let taken = labels

@@ -12,7 +12,7 @@ use policy::record::{Event, Outcome};
 use super::{Broker, NoRecord, take_labels};
 use crate::approvals::Answer;
 use crate::audit::{Opens, Write};
-use crate::conversations::lock;
+use crate::conversations::{Underway, lock};
 use crate::db::usage::{Tokens, Usage};
 use crate::fault;
 use crate::identity::Principal;
@@ -54,10 +54,11 @@ impl Broker {
             let text = "NOT EXECUTED. The task is over.".to_owned();
             return Err(ModelRefused::Denied(text));
         }
-        let (verdict, record) = self.decide_model(action, incoming);
+        let (verdict, record, underway) = self.decide_model(action, incoming);
         match verdict {
             Verdict::Allow(permit, _) => {
-                let ledger = self.open(&permit, record).await?;
+                let mut ledger = self.open(&permit, record).await?;
+                ledger.keeps(underway);
                 self.perform_model(permit, ledger, incoming).await
             }
             Verdict::Ask(question) => {
@@ -108,10 +109,15 @@ impl Broker {
     }
 
     /// Decides and, where it is allowed, takes the labels: one step under the conversation's lock.
-    pub(super) fn decide_model(&self, action: Action, incoming: &Incoming) -> (Verdict, Write) {
+    pub(super) fn decide_model(
+        &self,
+        action: Action,
+        incoming: &Incoming,
+    ) -> (Verdict, Write, Option<Underway>) {
         let credentials = self.secrets_in(&incoming.body);
-        let conversation = self.conversations.get(&action.conversation);
-        let mut conversation = lock(&conversation);
+        let shared = self.conversations.get(&action.conversation);
+        let mut conversation = lock(&shared);
+        let mut underway = None;
         let traits = incoming.asked.traits();
         let facts = self.facts(action, traits, credentials, None, &conversation);
         let policy = self.policy();
@@ -120,8 +126,12 @@ impl Broker {
         if let Verdict::Allow(permit, why) = &verdict {
             let tool = self.shown_tool(permit.action());
             write.labels = take_labels(&mut conversation, permit.action(), tool, why);
+            let id = &permit.action().id;
+            let begun = Underway::begin(shared.clone(), &mut conversation, id, &why.adds);
+            underway = Some(begun);
         }
-        (verdict, write)
+        drop(conversation);
+        (verdict, write, underway)
     }
 
     /// Whether a body holds a secret of the gateway, as it is or as JSON writes it: the pointer to

@@ -174,6 +174,7 @@ fn read(
             | Event::Closed { .. }
             | Event::Refused { .. }
             | Event::Pinned(_)
+            | Event::Declassified { .. }
             | Event::Noted { .. },
         )
         | Err(_) => {}

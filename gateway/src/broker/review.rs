@@ -230,7 +230,7 @@ impl Broker {
             definition: Digest::of(reviewer.model.model.as_bytes()),
             identity: self.models.identity(&reviewer.model.provider)?,
         };
-        let (verdict, record) = self.decide_model(action, &incoming);
+        let (verdict, record, underway) = self.decide_model(action, &incoming);
         let Verdict::Allow(permit, _) = verdict else {
             tracing::warn!(
                 "the policy does not let `{}` review; a person is asked",
@@ -246,7 +246,8 @@ impl Broker {
             self.audit.write(Write::new(id, closed)).await.ok()?;
             return None;
         };
-        let ledger = self.open(&permit, record).await.ok()?;
+        let mut ledger = self.open(&permit, record).await.ok()?;
+        ledger.keeps(underway);
         let answered = self.perform_model(permit, ledger, &incoming).await;
         let (answered, ledger) = answered
             .inspect_err(|error| tracing::warn!("the reviewer: {error}; a person is asked"))

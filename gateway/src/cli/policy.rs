@@ -353,6 +353,7 @@ fn facts(
         changed: false,
         credentials: policy::secret::Finder::default().find(args),
         destinations: Vec::new(),
+        read: false,
         grants: Vec::new(),
         person: None,
         review: None,

@@ -217,6 +217,7 @@ pub(super) async fn story(
         | Event::Closed { .. }
         | Event::Refused { .. }
         | Event::Pinned(_)
+        | Event::Declassified { .. }
         | Event::Noted { .. } => None,
     });
     let read = facts.map(because).unwrap_or_default();
@@ -386,6 +387,15 @@ fn step(entry: &Entry, event: &Event) -> Step {
                 )
             }
         }
+        Event::Declassified {
+            by, reason, labels, ..
+        } => Step {
+            words: Some(Text::prose(reason)),
+            ..blank(
+                format!("{by} took off labels: {}", labels.names().join(", ")),
+                "careful",
+            )
+        },
         Event::Noted { by, what, .. } => Step {
             words: Some(Text::line(&format!("{by}: {what}"))),
             ..blank("Noted".to_owned(), "faint")

@@ -3,7 +3,7 @@
 mod start;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use policy::action::Digest;
@@ -135,6 +135,8 @@ pub struct Link {
     pub labels: Vec<(ConversationId, Label, Provenance)>,
     /// What the action puts into its server.
     pub put: Option<(String, Vec<Mark>)>,
+    /// The labels that a conversation loses.
+    pub loses: Option<(ConversationId, BTreeSet<Label>)>,
 }
 
 /// Where the chain ends, as stored.
@@ -176,7 +178,11 @@ impl Db {
         write::payloads(&tx, links).await?;
         write::end(&tx, &last.entry, mac).await?;
         write::open(&tx, links).await?;
-        write::labels(&tx, links).await?;
+        // In their order: a label that was taken after it was lost is there again.
+        for some in links.split_inclusive(|link| link.loses.is_some()) {
+            write::labels(&tx, some).await?;
+            write::lost(&tx, some).await?;
+        }
         for (server, marks) in links.iter().filter_map(|link| link.put.as_ref()) {
             super::known::add_soil(&tx, server, marks).await?;
         }

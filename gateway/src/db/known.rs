@@ -49,7 +49,7 @@ impl TryFrom<row::Model> for Source {
             Some(Self {
                 origin: serde_json::from_str::<Origin>(&row.origin).ok()?,
                 marks: Mark::unpack(&row.marks)?,
-                addresses: Mark::unpack(&row.addresses)?,
+                values: Mark::unpack(&row.addresses)?,
             })
         };
         read().ok_or(DbError::Unreadable {
@@ -127,7 +127,7 @@ impl Db {
             person: Set(person),
             origin: Set(serde_json::to_string(&source.origin).map_err(|_| unreadable)?),
             marks: Set(Mark::pack(&source.marks)),
-            addresses: Set(Mark::pack(&source.addresses)),
+            addresses: Set(Mark::pack(&source.values)),
             ..Default::default()
         };
         let once = OnConflict::columns([row::Column::Conversation, row::Column::Origin])

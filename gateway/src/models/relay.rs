@@ -19,6 +19,7 @@ use super::provider::{Answered, Broken, Pieces};
 use super::{Slot, answer};
 use crate::audit::{Opens, Write};
 use crate::broker::Broker;
+use crate::conversations::Underway;
 use crate::db::usage::{Tokens, Usage};
 use crate::fault;
 
@@ -34,6 +35,7 @@ pub struct Ledger {
     meter: Meter,
     problem: Option<String>,
     handle: Handle,
+    underway: Option<Underway>,
 }
 
 impl Ledger {
@@ -45,7 +47,13 @@ impl Ledger {
             meter: Meter::new(""),
             problem: None,
             handle: Handle::current(),
+            underway: None,
         }
+    }
+
+    /// The labels of the call stay as long as its answer is passed on.
+    pub fn keeps(&mut self, underway: Option<Underway>) {
+        self.underway = underway;
     }
 
     /// The provider has answered; what it says is read from here on.

@@ -42,6 +42,7 @@ fn facts(args: Value) -> Facts {
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),
+        read: false,
         grants: Vec::new(),
         person: Some("ana".into()),
         review: None,

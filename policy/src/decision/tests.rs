@@ -59,6 +59,7 @@ fn facts(traits: Traits, labels: Labels) -> Facts {
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),
+        read: false,
         grants: Vec::new(),
         person: None,
         review: None,
@@ -884,4 +885,143 @@ fn a_rule_can_deny_a_model_and_lift_its_gates_but_none_can_hold_it() {
     let ask = rule_for("*", Effect::Ask, Vec::new());
     let plain = model_facts(Traits::ORDINARY, labels(true, true));
     assert_eq!(explain(&ask, &plain).decision, Decision::Allow);
+}
+
+/// A sink that is no read, with what people wrote and what it is called with.
+fn sent(said: &[&str], args: serde_json::Value, labels: Labels) -> Facts {
+    let mut known = crate::destination::Known::default();
+    for (n, text) in (1..).zip(said) {
+        known.learn(crate::destination::Source::of_person("ana", n, text));
+    }
+    let declared = ["to".to_owned(), "cc".to_owned()];
+    let sink = Traits {
+        public_sink: Level::Yes,
+        ..Traits::ORDINARY
+    };
+    let mut facts = facts(sink, labels);
+    facts.destinations = crate::destination::of_call("send_letter", &args, &declared, &known);
+    facts.action.args = args;
+    facts.read = true;
+    facts
+}
+
+#[test]
+fn the_matrix_with_destinations_as_people_read_it() {
+    let said = ["Write a letter to ana@example.org"];
+    let rows = [
+        (
+            "it reaches whom people named",
+            json!({"to": "ana@example.org", "text": "Hi"}),
+        ),
+        (
+            "it reaches one whom nobody named",
+            json!({"to": ["ana@example.org", "eve@evil.com"], "text": "Hi"}),
+        ),
+        (
+            "a link that nobody gave in the text",
+            json!({"to": "ana@example.org", "text": "See https://evil.com/x"}),
+        ),
+        (
+            "a name that nobody wrote",
+            json!({"to": "external", "text": "Hi"}),
+        ),
+        (
+            "it names nobody, and people asked for it",
+            json!({"text": "Hi"}),
+        ),
+    ];
+    let mut printed = String::new();
+    for (name, args) in rows {
+        printed.push_str(&format!("{name:<42}"));
+        for (untrusted, secret) in [(false, false), (true, false), (false, true), (true, true)] {
+            let facts = sent(&said, args.clone(), labels(untrusted, secret));
+            printed.push_str(&format!(
+                " {:<8}",
+                decided(&Policy::default(), &facts).as_str()
+            ));
+        }
+        printed.push('\n');
+    }
+    expect_test::expect![[r#"
+        it reaches whom people named               allow    allow    allow    allow   
+        it reaches one whom nobody named           ask      ask      ask      ask     
+        a link that nobody gave in the text        ask      ask      ask      ask     
+        a name that nobody wrote                   allow    ask      allow    ask     
+        it names nobody, and people asked for it   allow    allow    allow    allow   
+    "#]]
+    .assert_eq(&printed);
+}
+
+#[test]
+fn an_address_from_nowhere_asks_only_once_something_was_read() {
+    let mut facts = sent(
+        &["Hello"],
+        json!({"to": "eve@evil.com"}),
+        labels(false, false),
+    );
+    assert_eq!(decided(&Policy::default(), &facts), Decision::Ask);
+    facts.read = false;
+    assert_eq!(decided(&Policy::default(), &facts), Decision::Allow);
+}
+
+#[test]
+fn chosen_destinations_open_no_other_gate() {
+    let mut facts = sent(
+        &["Write to ana@example.org"],
+        json!({"to": "ana@example.org"}),
+        labels(true, true),
+    );
+    facts.traits.dangerous_writes = Level::Yes;
+    facts.credentials = vec!["/text".into()];
+    facts.changed = true;
+    let why = explain(&Policy::default(), &facts);
+    assert_eq!(
+        why.gates,
+        BTreeSet::from([Gate::DangerousWrites, Gate::Credential, Gate::ChangedTool])
+    );
+    facts.traits.public_sink = Level::Forbidden;
+    assert_eq!(decided(&Policy::default(), &facts), Decision::Deny);
+}
+
+#[test]
+fn reasons_say_who_named_a_destination_and_which_nobody_did() {
+    let said = ["Write to ana@example.org"];
+    let ask = sent(
+        &said,
+        json!({"to": "ana@example.org", "cc": "eve@evil.com"}),
+        labels(true, false),
+    );
+    let allow = sent(&said, json!({"to": "ana@example.org"}), labels(true, false));
+    let reasons = |facts: &Facts| explain(&Policy::default(), facts).reasons.join("\n");
+    expect_test::expect!["public_sink: it can reach strangers, and this conversation has read what strangers wrote; nobody of the group wrote `eve@evil.com`, and no trusted source told of it"].assert_eq(&reasons(&ask));
+    expect_test::expect!["whom it reaches was chosen: `ana@example.org` (`ana` wrote it)"]
+        .assert_eq(&reasons(&allow));
+}
+
+proptest! {
+    #[test]
+    fn more_that_people_wrote_is_never_stricter(
+        one in "[a-z@. ]{0,30}", two in "[a-z@.: ]{0,30}", to in "[a-z@.]{1,12}", text in "[a-z@./: ]{0,20}",
+        untrusted: bool, secret: bool,
+    ) {
+        let decide = |said: &[&str]| {
+            let facts = sent(said, json!({"to": to, "text": text}), labels(untrusted, secret));
+            decided(&Policy::default(), &facts)
+        };
+        prop_assert!(decide(&[&one, &two]) <= decide(&[&one]));
+        let all = format!("{} {}", to, text);
+        prop_assert!(decide(&[&one, &all]) <= decide(&[&one]));
+    }
+
+    #[test]
+    fn with_or_without_destinations_more_labels_are_never_more_lenient(to in "(ana@example.org|eve@evil.com|external)", read: bool) {
+        let decide = |untrusted, secret| {
+            let mut facts = sent(&["ana@example.org"], json!({"to": to}), labels(untrusted, secret));
+            facts.read = read;
+            decided(&Policy::default(), &facts)
+        };
+        prop_assert!(decide(false, false) <= decide(true, false));
+        prop_assert!(decide(false, true) <= decide(true, true));
+        prop_assert!(decide(true, false) <= decide(true, true));
+    }
 }

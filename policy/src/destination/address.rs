@@ -204,7 +204,12 @@ fn web(host: &str, port: Option<&str>, path: &str, query: Option<&str>) -> (Kind
     }
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    let path = if path.is_empty() { "/" } else { path };
+    let path = match path.strip_suffix('/') {
+        // The same page to whoever serves it.
+        Some(shorter) if !shorter.is_empty() && query.is_empty() => shorter,
+        Some(_) | None if path.is_empty() => "/",
+        Some(_) | None => path,
+    };
     (Kind::Link, format!("{host}{port}{path}{query}"))
 }
 

@@ -2,9 +2,9 @@
 //! more than [`PEOPLE`] and [`TOLD`] of them.
 //!
 //! Of a message only the person's own words count ([`own_words`]): not what they quoted, forwarded or
-//! pasted as code. Of an answer only its values count: a letter in it is somebody else's words. What an
-//! `untrusted` conversation had put into a call to a server, no answer of that server makes known
-//! ([`Soil`]).
+//! pasted as code. Of an answer in the form of a record only whole values count: an address in a letter
+//! is somebody else's word, whoever keeps the letter. What a conversation put into a call to a server
+//! after it had read something, no answer of that server makes known ([`Soil`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -24,8 +24,6 @@ pub const TOLD: usize = 64 * 1024;
 const ONE: usize = 16 * 1024;
 /// The most marks that are kept of what was put into one server.
 const SOIL: usize = 64 * 1024;
-/// A value of more words than these is a letter.
-const LETTER: usize = 12;
 
 /// Who named a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,8 +61,8 @@ pub struct Source {
     pub origin: Origin,
     /// Its words and signs, in their order.
     pub marks: Vec<Mark>,
-    /// The addresses in it.
-    pub addresses: Vec<Mark>,
+    /// The addresses in it, and the values of a record as a whole.
+    pub values: Vec<Mark>,
 }
 
 impl Source {
@@ -75,27 +73,25 @@ impl Source {
             message,
         });
         for line in own_words(text) {
-            source.line(line, None);
+            source.line(line, &|_| false);
         }
         source
     }
 
-    /// The values in the answer of a trusted source: the raw result of an MCP request. Nothing, if it
-    /// tells of a failure or cannot be read.
-    pub fn of_answer(action: ActionId, tool: String, raw: &str, soil: &Soil) -> Self {
+    /// What the answer of a trusted source makes known: the raw result of an MCP request. Nothing, if it
+    /// tells of a failure or cannot be read. `own` is what the call itself put in.
+    pub fn of_answer(action: ActionId, tool: String, raw: &str, soil: &Soil, own: &[Mark]) -> Self {
         let mut source = Self::new(Origin::Source { action, tool });
-        if soil.full {
-            return source;
-        }
         let result: Value = serde_json::from_str(raw).unwrap_or_default();
-        if result
+        let failed = result
             .get("isError")
-            .is_some_and(|flag| *flag != Value::Bool(false))
-        {
+            .is_some_and(|flag| *flag != Value::Bool(false));
+        if soil.full || failed {
             return source;
         }
+        let stray = |mark: &Mark| soil.marks.contains(mark) || own.contains(mark);
         if let Some(value) = result.get("structuredContent") {
-            source.value(value, soil);
+            source.value(value, &stray);
         }
         let lists = ["content", "contents", "messages"];
         let blocks = lists.iter().filter_map(|name| result.get(name)?.as_array());
@@ -104,7 +100,7 @@ impl Source {
             let inner = block.get("content").or_else(|| block.get("resource"));
             let text = inner.unwrap_or(block).get("text").and_then(Value::as_str);
             if let Some(text) = text {
-                source.told(text, soil);
+                source.told(text, &stray);
             }
         }
         source
@@ -114,17 +110,17 @@ impl Source {
         Self {
             origin,
             marks: Vec::new(),
-            addresses: Vec::new(),
+            values: Vec::new(),
         }
     }
 
     /// Whether nothing can be found in it.
     pub fn is_empty(&self) -> bool {
-        self.marks.iter().all(|mark| *mark == Mark::EDGE) && self.addresses.is_empty()
+        self.values.is_empty() && self.marks.iter().all(|mark| *mark == Mark::EDGE)
     }
 
     fn size(&self) -> usize {
-        self.marks.len() + self.addresses.len()
+        self.marks.len() + self.values.len()
     }
 
     fn is_person(&self) -> bool {
@@ -132,76 +128,140 @@ impl Source {
     }
 
     /// Takes a text that stands by itself.
-    fn line(&mut self, text: &str, soil: Option<&Soil>) {
+    fn line(&mut self, text: &str, stray: &Stray<'_>) {
         if self.size() >= ONE {
             return;
         }
-        let clean = |mark: &Mark| soil.is_none_or(|soil| !soil.marks.contains(mark));
         self.marks.push(Mark::EDGE);
-        let row = pieces(text);
-        self.marks.extend(row.iter().map(|piece| match piece.sort {
-            Sort::Word if !clean(&piece.mark) => Mark::EDGE,
-            Sort::Word | Sort::Sign => piece.mark,
-        }));
+        self.marks
+            .extend(pieces(text).iter().map(|piece| match piece.sort {
+                Sort::Word if stray(&piece.mark) => Mark::EDGE,
+                Sort::Word | Sort::Sign => piece.mark,
+            }));
         self.marks.push(Mark::EDGE);
-        let found = address::find(text);
-        let marks = found.iter().flat_map(marks_of);
-        self.addresses.extend(marks.filter(clean));
+        self.addresses(text, stray);
     }
 
-    /// Takes a value of a record.
-    fn field(&mut self, text: &str, soil: &Soil) {
-        if !text.contains('\n') && text.split_whitespace().count() <= LETTER {
-            self.line(text, Some(soil));
+    fn addresses(&mut self, text: &str, stray: &Stray<'_>) {
+        let found = address::find(text);
+        let marks = found.iter().flat_map(marks_of);
+        self.values.extend(marks.filter(|mark| !stray(mark)));
+    }
+
+    /// Takes a value of a record, whole.
+    fn field(&mut self, text: &str, stray: &Stray<'_>) {
+        let text = text.trim();
+        let row = pieces(text);
+        let words = row.iter().filter(|piece| piece.sort == Sort::Word);
+        if self.size() >= ONE || words.clone().any(|piece| stray(&piece.mark)) {
+            return;
         }
+        if let Some(mark) = whole_mark(text) {
+            self.values.push(mark);
+        }
+        let addresses = text.split([',', ';']).map(|part| {
+            let part = part.trim();
+            match part.strip_suffix('>').and_then(|rest| rest.split_once('<')) {
+                Some((name, address)) if !name.contains('@') => address,
+                Some(_) | None => part,
+            }
+        });
+        // A list of addresses, or it is none.
+        let parsed: Option<Vec<_>> = addresses.map(address::whole).collect();
+        let marks = parsed.iter().flatten().flat_map(marks_of);
+        self.values.extend(marks.filter(|mark| !stray(mark)));
     }
 
     /// Takes the values of what came as JSON.
-    fn value(&mut self, value: &Value, soil: &Soil) {
+    fn value(&mut self, value: &Value, stray: &Stray<'_>) {
         match value {
-            Value::String(text) => self.field(text, soil),
-            Value::Number(number) => self.field(&number.to_string(), soil),
-            Value::Array(items) => items.iter().for_each(|item| self.value(item, soil)),
-            Value::Object(members) => members.values().for_each(|item| self.value(item, soil)),
+            Value::String(text) => self.field(text, stray),
+            Value::Number(number) => self.field(&number.to_string(), stray),
+            Value::Array(items) => items.iter().for_each(|item| self.value(item, stray)),
+            Value::Object(members) => {
+                for (name, member) in members {
+                    // What a member is called by everybody names nobody.
+                    if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                        self.field(name, stray);
+                    }
+                    self.value(member, stray);
+                }
+            }
             Value::Null | Value::Bool(_) => {}
         }
     }
 
-    /// Takes what came as text: JSON, or lines with a value each.
-    fn told(&mut self, text: &str, soil: &Soil) {
-        if let Ok(value) = serde_json::from_str::<Value>(text) {
-            return self.value(&value, soil);
-        }
-        for value in lines(text) {
-            self.field(&value, soil);
+    /// Takes what came as text: JSON, lines with a value each, or words.
+    fn told(&mut self, text: &str, stray: &Stray<'_>) {
+        match serde_json::from_str::<Value>(text) {
+            Ok(value @ (Value::Array(_) | Value::Object(_))) => self.value(&value, stray),
+            Ok(_) | Err(_) => match values(text) {
+                Some(values) => values.iter().for_each(|value| self.field(value, stray)),
+                None => text.lines().for_each(|line| self.line(line, stray)),
+            },
         }
     }
 }
 
-/// The lines of a record. A line that is further in, and is no item and no member, goes on the one
-/// before it; a list in brackets is a line for each of its texts.
-fn lines(text: &str) -> Vec<String> {
+/// Whether a word or an address was put there by whoever asks.
+type Stray<'a> = dyn Fn(&Mark) -> bool + 'a;
+
+/// The mark of a value of a record; `None` for one that nothing can be compared with.
+fn whole_mark(text: &str) -> Option<Mark> {
+    let row = pieces(text);
+    let marks: Vec<Mark> = row.iter().map(|piece| piece.mark).collect();
+    row.iter()
+        .any(|piece| piece.sort == Sort::Word)
+        .then(|| Mark::of(&format!("value {:?}", Mark::pack(&marks))))
+}
+
+/// The values of a text with one a line (`- value`, `name: value`), or of a list in brackets; `None`
+/// for other text. A line that is further in, and is neither, goes on the one before it.
+fn values(text: &str) -> Option<Vec<String>> {
     if text.trim_start().starts_with(['[', '{', '(']) {
-        let items = text.replace("\", \"", "', '");
-        return items.split("', '").map(str::to_owned).collect();
+        let inner = text.trim().trim_matches(['[', ']', '{', '}', '(', ')']);
+        let inner = inner.replace("\", \"", "', '");
+        let items = inner
+            .split("', '")
+            .map(|item| item.trim_matches(['\'', '"']).to_owned());
+        return Some(items.collect());
     }
+    let first = text.lines().find(|line| !line.trim().is_empty())?;
+    member(first.trim())?;
     let mut all: Vec<String> = Vec::new();
     for line in text.lines() {
         let inner = line.trim();
-        let deeper = line.starts_with([' ', '\t']);
-        let item = inner.starts_with("- ")
-            || inner
-                .split_once(':')
-                .is_some_and(|(name, _)| !name.contains([' ', '"', '\'']));
-        match all.last_mut() {
-            Some(last) if (deeper && !item) || inner.is_empty() => {
+        match (member(inner), all.last_mut()) {
+            (Some(value), _) => all.push(value.to_owned()),
+            (None, Some(last)) => {
                 last.push(' ');
                 last.push_str(inner);
             }
-            Some(_) | None => all.push(inner.to_owned()),
+            (None, None) => all.push(inner.to_owned()),
         }
     }
-    all
+    let bare = |value: String| {
+        let value = value.trim();
+        let quoted = ['\'', '"']
+            .into_iter()
+            .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
+        quoted.unwrap_or(value).to_owned()
+    };
+    Some(all.into_iter().map(bare).collect())
+}
+
+/// The value of a line that holds one: of an item, of a member.
+fn member(line: &str) -> Option<&str> {
+    let item = line.strip_prefix("- ").map(str::trim_start);
+    let inner = item.unwrap_or(line);
+    let named = inner.split_once(':').filter(|(name, rest)| {
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+        !name.is_empty() && name.chars().all(plain) && (rest.is_empty() || rest.starts_with(' '))
+    });
+    match named {
+        Some((_, value)) => Some(value.trim()),
+        None => item,
+    }
 }
 
 /// The marks by which an address is found.
@@ -298,7 +358,7 @@ struct Kept {
 
 impl Kept {
     fn add(&mut self, source: Source, most: usize) -> bool {
-        let same = |one: &Source| one.marks == source.marks && one.addresses == source.addresses;
+        let same = |one: &Source| one.marks == source.marks && one.values == source.values;
         if source.is_empty() || self.all.iter().any(same) {
             return false;
         }
@@ -334,6 +394,35 @@ impl Known {
             Origin::Person { .. } => self.people.all.len(),
             Origin::Source { .. } => self.told.all.len(),
         }
+    }
+
+    /// Whether people wrote anything.
+    pub fn heard(&self) -> bool {
+        !self.people.all.is_empty()
+    }
+
+    /// What a tool is for, where people wrote of it: the last word of its name, one or many.
+    pub fn purpose(&self, tool: &str) -> Option<(String, &Origin)> {
+        let mut noun = String::new();
+        for c in tool.chars() {
+            if matches!(c, '_' | '-' | '.' | '/')
+                || (c.is_uppercase() && noun.ends_with(char::is_lowercase))
+            {
+                noun.clear();
+            }
+            if c.is_alphanumeric() {
+                noun.push(c);
+            }
+        }
+        let noun = noun.to_lowercase();
+        let one = noun.strip_suffix('s').unwrap_or(&noun).to_owned();
+        if one.len() < 3 {
+            return None;
+        }
+        let wanted = [word_mark(&one), word_mark(&format!("{one}s"))];
+        let mut people = self.people.all.iter().rev();
+        let said = people.find(|said| said.marks.iter().any(|mark| wanted.contains(mark)))?;
+        Some((one, &said.origin))
     }
 
     /// What people wrote first, then what was told, the newest first.
@@ -386,7 +475,7 @@ impl Known {
             let wanted = Mark::of(&format!("{:?} {}", address.kind, address.text));
             let named = self
                 .sources()
-                .find(|source| source.addresses.contains(&wanted));
+                .find(|source| source.values.contains(&wanted));
             if let Some(named) = named {
                 return Some(&named.origin);
             }
@@ -408,14 +497,22 @@ impl Known {
         if odd || value.chars().any(|c| c.is_whitespace() && c != ' ') {
             return None;
         }
-        let row = pieces(value);
-        if let Some(origin) = self.row(&row, None) {
+        if let Some(origin) = self.value(value).or_else(|| self.row(&pieces(value), None)) {
             return Some(origin);
         }
         // `#general` is the channel that people call `general`.
         let mut rest = value.chars();
         let sigil = rest.next().filter(|c| matches!(c, '@' | '#'))?;
-        self.row(&pieces(rest.as_str()), Some(sigil))
+        let named = self.value(rest.as_str());
+        named.or_else(|| self.row(&pieces(rest.as_str()), Some(sigil)))
+    }
+
+    /// Finds a value of a record.
+    fn value(&self, value: &str) -> Option<&Origin> {
+        let wanted = whole_mark(value)?;
+        let mut sources = self.sources();
+        let told = sources.find(|source| source.values.contains(&wanted));
+        told.map(|told| &told.origin)
     }
 
     /// Finds a row of words and signs; with a sigil, not behind the other one.
@@ -438,10 +535,10 @@ impl Known {
                     .iter()
                     .zip(row)
                     .all(|(mark, piece)| *mark == piece.mark);
-                let before = at.checked_sub(1).and_then(|at| marks.get(at)).copied();
+                let before = marks.get(..at).unwrap_or_default();
                 let after = marks.get(at + row.len()).copied();
-                same && (other.is_none() || before != other)
-                    && (!weak || signs.set_off(before, after, marks.get(..at), source.is_person()))
+                same && (other.is_none() || before.last().copied() != other)
+                    && (!weak || signs.set_off(before, after))
             })
         });
         found.map(|source| &source.origin)
@@ -452,58 +549,38 @@ impl Known {
 struct Signs {
     quote: Mark,
     sigils: [Mark; 2],
-    before: Vec<Mark>,
-    after: Vec<Mark>,
-    numbers: Vec<Mark>,
+    between: [Mark; 4],
+    ids: [Mark; 5],
 }
 
 impl Signs {
     fn new() -> Self {
         Self {
             quote: quote(),
-            sigils: [sign_mark('@'), sign_mark('#')],
-            before: [':', ',', '[', '(', '{']
-                .map(sign_mark)
-                .into_iter()
-                .chain([word_mark("-"), Mark::EDGE])
-                .collect(),
-            after: [',', ';', ']', ')', '}']
-                .map(sign_mark)
-                .into_iter()
-                .chain([Mark::EDGE])
-                .collect(),
-            numbers: ["id", "no", "nr", "number", "ids"].map(word_mark).to_vec(),
+            sigils: ['@', '#'].map(sign_mark),
+            between: [quote(), sign_mark(':'), sign_mark('.'), sign_mark('(')],
+            ids: ["id", "ids", "no", "nr", "number"].map(word_mark),
         }
     }
 
-    /// Whether a value that says little by itself was meant as one: quoted, with a sigil, called an id;
-    /// in an answer, a value of its own.
-    fn set_off(
-        &self,
-        before: Option<Mark>,
-        after: Option<Mark>,
-        row: Option<&[Mark]>,
-        person: bool,
-    ) -> bool {
-        let before = before.unwrap_or(Mark::EDGE);
-        let after = after.unwrap_or(Mark::EDGE);
-        if (before == self.quote && after == self.quote) || self.sigils.contains(&before) {
+    /// Whether a value that says little by itself was meant as one: quoted, with a sigil, called an id.
+    fn set_off(&self, before: &[Mark], after: Option<Mark>) -> bool {
+        let last = before.last().copied();
+        if last.is_some_and(|mark| self.sigils.contains(&mark)) {
             return true;
         }
-        if person {
-            let mut back = row.unwrap_or_default().iter().rev();
-            let last = back.find(|mark| {
-                !self.before.contains(mark) && **mark != self.quote && **mark != sign_mark('.')
-            });
-            return last.is_some_and(|mark| self.numbers.contains(mark));
+        if last == Some(self.quote) && after == Some(self.quote) {
+            return true;
         }
-        let edge = |mark| mark == self.quote;
-        (edge(before) || self.before.contains(&before))
-            && (edge(after) || self.after.contains(&after))
+        let called = before
+            .iter()
+            .rev()
+            .find(|mark| !self.between.contains(mark));
+        called.is_some_and(|mark| self.ids.contains(mark))
     }
 }
 
-/// What `untrusted` conversations put into calls to one server.
+/// What conversations that had read something put into calls to one server.
 #[derive(Clone, Debug, Default)]
 pub struct Soil {
     marks: HashSet<Mark>,
@@ -518,11 +595,11 @@ impl Soil {
             return Vec::new();
         }
         let mut marks = HashSet::new();
-        put(args, &mut marks);
+        put(args, known, &mut marks);
         marks.retain(|mark| !self.marks.contains(mark));
         if !marks.is_empty() {
             for source in known.sources() {
-                for mark in source.marks.iter().chain(&source.addresses) {
+                for mark in source.marks.iter().chain(&source.values) {
                     marks.remove(mark);
                 }
             }
@@ -544,15 +621,17 @@ impl Soil {
     }
 }
 
-fn put(value: &Value, marks: &mut HashSet<Mark>) {
+fn put(value: &Value, known: &Known, marks: &mut HashSet<Mark>) {
     match value {
+        // A value that was chosen as a whole is, with all its words.
+        Value::String(text) if known.find(text).is_some() => {}
         Value::String(text) => put_text(text, marks),
         Value::Number(number) => put_text(&number.to_string(), marks),
-        Value::Array(items) => items.iter().for_each(|item| put(item, marks)),
+        Value::Array(items) => items.iter().for_each(|item| put(item, known, marks)),
         Value::Object(members) => {
             for (name, member) in members {
                 put_text(name, marks);
-                put(member, marks);
+                put(member, known, marks);
             }
         }
         Value::Null | Value::Bool(_) => {}

@@ -36,6 +36,7 @@ fn facts(args: Value) -> Facts {
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),
+        read: false,
         grants: Vec::new(),
         person: None,
         review: None,

@@ -131,6 +131,18 @@ pub(super) async fn labels(tx: &DatabaseTransaction, links: &[Link]) -> Result<(
     run(tx, sql, vec![json(rows.into_iter())]).await
 }
 
+/// The labels that conversations lose.
+pub(super) async fn lost(tx: &DatabaseTransaction, links: &[Link]) -> Result<(), DbError> {
+    for (conversation, lost) in links.iter().filter_map(|link| link.loses.as_ref()) {
+        for label in lost {
+            let sql = "DELETE FROM labels WHERE conversation = ? AND label = ?";
+            let values = vec![conversation.as_str().into(), label.as_str().into()];
+            run(tx, sql, values).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Rows as one JSON array.
 fn json(rows: impl Iterator<Item = serde_json::Value>) -> Value {
     serde_json::Value::Array(rows.collect()).to_string().into()
