@@ -160,7 +160,7 @@ async fn only_the_owner(
         refused(&api.broker, principal, attempt(&request)).await;
         return Refused::new(StatusCode::FORBIDDEN, reason).into_response();
     }
-    let who = match Who::at_socket(&api.broker.config, request.headers()) {
+    let who = match Who::at_socket(&api.broker.config.now(), request.headers()) {
         Ok(who) => who,
         Err(refused) => return refused.into_response(),
     };

@@ -19,13 +19,13 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use policy::ids::{ConversationId, QuestionId, RunId};
 
 use crate::audit::Audit;
 use crate::db::Db;
 use crate::keys::Keys;
+use crate::live::Live;
 use end::Owed;
 
 pub use always::Effective;
@@ -42,9 +42,8 @@ pub struct Approvals {
     db: Db,
     keys: Arc<Keys>,
     audit: Audit,
-    expire: Duration,
-    max_open: usize,
-    max_open_run: usize,
+    /// How long a question waits, and how many may be open.
+    config: Arc<Live>,
     always: always::Always,
     held: Mutex<HashMap<QuestionId, Arc<Held>>>,
     watchers: Vec<Arc<dyn Watcher>>,

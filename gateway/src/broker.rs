@@ -42,6 +42,7 @@ use crate::fault;
 use crate::hosted::{self, Hosted, Item};
 use crate::identity::{Credential, Identity, Principal};
 use crate::keys::Keys;
+use crate::live::Live;
 use crate::models::Models;
 use crate::secrets::Kept;
 use crate::upstreams::{Hold, Reply, Request, UpstreamError, Upstreams};
@@ -131,8 +132,8 @@ pub struct Broker {
 /// The parts that the way leads through.
 #[derive(Debug)]
 pub struct Parts {
-    /// Names, grants, traits and rules.
-    pub config: Arc<Config>,
+    /// Names, grants, traits and rules, as they are in force.
+    pub config: Arc<Live>,
     /// What servers offer.
     pub catalog: Arc<Catalog>,
     /// The servers.
@@ -251,8 +252,8 @@ impl Broker {
     /// Names and arguments become an [`Action`], or an answer that says what is wrong with them.
     async fn resolve(&self, call: &Call) -> Result<Action, Answer> {
         let unknown = || Answer::Error(unknown(call.method).to_string());
-        let group = self
-            .config
+        let config = self.config.now();
+        let group = config
             .groups
             .get(&call.principal.group)
             .ok_or_else(unknown)?;
@@ -313,11 +314,11 @@ impl Broker {
     }
 
     /// What the target of an action can do.
-    fn traits_of(&self, action: &Action) -> Traits {
+    fn traits_of(&self, config: &Config, action: &Action) -> Traits {
         let Ok(server) = ServerName::try_from(action.server.clone()) else {
             return Traits::UNDECLARED;
         };
-        let Some(server) = self.config.servers.get(&server) else {
+        let Some(server) = config.servers.get(&server) else {
             return Traits::UNDECLARED;
         };
         if action.method != Method::Call {
@@ -351,6 +352,7 @@ impl Broker {
 
     fn facts(
         &self,
+        config: &Config,
         action: Action,
         traits: Traits,
         credentials: Vec<String>,
@@ -358,16 +360,14 @@ impl Broker {
         conversation: &Conversation,
     ) -> Facts {
         let listing = self.catalog.known(&action.server);
+        let group = config.groups.get(&action.group);
         Facts {
-            destinations: self.destinations(&action, traits, conversation),
+            destinations: self.destinations(config, &action, traits, conversation),
             read: conversation.has_read() && conversation.known.heard(),
             traits,
             labels: conversation.labels.clone(),
-            contains_secrets: self
-                .config
-                .groups
-                .get(&action.group)
-                .is_none_or(|group| group.contains_secrets),
+            contains_secrets: group.is_none_or(|group| group.contains_secrets),
+            clean_room: group.is_some_and(|group| group.admin),
             changed: listing.is_some_and(|listing| {
                 // Also if it changed between being looked up and this.
                 listing.changed(action.method, &action.name)
@@ -389,9 +389,10 @@ impl Broker {
         let shared = self.conversations.get(&action.conversation);
         let mut conversation = lock(&shared);
         let mut underway = None;
-        let traits = self.traits_of(&action);
-        let facts = self.facts(action, traits, credentials, review, &conversation);
-        let policy = self.policy();
+        let config = self.config.now();
+        let traits = self.traits_of(&config, &action);
+        let facts = self.facts(&config, action, traits, credentials, review, &conversation);
+        let policy = self.policy_by(&config);
         let verdict = decision::decide(&policy.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone(), &policy.revision);
         if let Verdict::Allow(permit, why) = &verdict {
@@ -663,7 +664,8 @@ impl Broker {
 
     /// Whether the configuration still grants an action's server to its group.
     fn granted(&self, action: &Action) -> bool {
-        let group = self.config.groups.get(&action.group);
+        let config = self.config.now();
+        let group = config.groups.get(&action.group);
         group.is_some_and(|group| {
             let mut servers = group.servers.iter();
             servers.any(|server| server.as_str() == action.server)
@@ -680,7 +682,7 @@ impl Broker {
     }
 
     fn reads_only(&self, action: &Action) -> bool {
-        action.method.reads_only() || self.traits_of(action).read_only
+        action.method.reads_only() || self.traits_of(&self.config.now(), action).read_only
     }
 
     /// Sends a permitted action to its server. Only here, and in `perform_model`, does an
@@ -802,8 +804,8 @@ impl Broker {
         const DEFAULT: Duration = Duration::from_mins(5);
         let server = ServerName::try_from(server.to_owned()).ok();
         server
-            .and_then(|server| self.config.servers.get(&server))
-            .map_or(DEFAULT, |server| server.call_timeout)
+            .and_then(|server| Some(self.config.now().servers.get(&server)?.call_timeout))
+            .unwrap_or(DEFAULT)
     }
 
     /// Begins an approved action, once; it runs whether or not somebody waits for it.
@@ -905,10 +907,12 @@ impl Broker {
         let credentials = self.credentials(&action.args, action.meta.as_ref());
         let conversation = self.conversations.get(&action.conversation);
         let mut conversation = lock(&conversation);
-        let traits = self.traits_of(&action);
+        let config = self.config.now();
+        let traits = self.traits_of(&config, &action);
         // A person's word is in the place of a reviewer's.
-        let facts = self.facts(action, traits, credentials, None, &conversation);
-        let (permit, why) = decision::release(&self.policy().policy, facts, &held.approved)?;
+        let facts = self.facts(&config, action, traits, credentials, None, &conversation);
+        let (permit, why) =
+            decision::release(&self.policy_by(&config).policy, facts, &held.approved)?;
         let tool = self.shown_tool(permit.action());
         let put = self.put_into(permit.action(), &conversation);
         let put = Some((permit.action().server.clone(), put));

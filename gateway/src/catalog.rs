@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use policy::action::Digest;
 use policy::pin::{Pinned, Turn};
 use policy::record::Event;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +124,16 @@ pub struct Catalog {
     turns: broadcast::Sender<String>,
 }
 
+/// As [`Catalog::input_schemas`], from what is stored of a server of this identity.
+pub async fn stored_schemas(
+    db: &Db,
+    server: &str,
+    identity: &Digest,
+) -> Option<Vec<(String, Value)>> {
+    let pin = stored(db, server, identity).await.ok()??;
+    Some(pin.listing().input_schemas())
+}
+
 impl Catalog {
     /// Reads the stored listings and pins of the servers; `identities` names each with what it is.
     ///
@@ -160,6 +171,23 @@ impl Catalog {
     /// What a server is: digest over its command or address.
     pub fn identity(&self, server: &str) -> Option<&Digest> {
         self.slots.get(server).map(|slot| &slot.identity)
+    }
+
+    /// The tools of a server with the schemas of their arguments, where they are known.
+    pub fn input_schemas(&self, server: &str) -> Option<Vec<(String, Value)>> {
+        Some(self.known(server)?.input_schemas())
+    }
+
+    /// Tells the clients that what they may use may be something else.
+    pub fn tell_all(&self) {
+        for server in self.slots.keys() {
+            for list in [List::Tools, List::Prompts, List::Resources] {
+                let _ = self.changes.send(Change {
+                    server: server.clone(),
+                    list,
+                });
+            }
+        }
     }
 
     /// Changes of lists, from now on.

@@ -203,7 +203,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = || Client::new(&paths, arguments.user.as_deref());
     match arguments.command {
         Command::Up { listen } => start(paths, listen).await,
-        Command::Check => check::check(&paths, out),
+        Command::Check => check::check(&paths, out).await,
         Command::Login => login::run(&client()?, out).await,
         Command::Token(command) => tokens::run(command, &client()?, out).await,
         Command::Approvals { watch: true, .. } => watch::watch(&client()?, out).await,
@@ -240,7 +240,10 @@ async fn start(paths: Paths, listen: Option<SocketAddr>) -> Result<(), Failure> 
     }
     up::run(paths, config, UpOptions { listen, demo })
         .await
-        .map_err(|error| Failure::of(&error))
+        .map_err(|error| match error {
+            up::UpError::Config(problems) => Failure::Usage(problems.to_string()),
+            error => Failure::of(&error),
+        })
 }
 
 #[cfg(test)]

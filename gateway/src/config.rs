@@ -9,9 +9,11 @@ mod guard;
 mod models;
 mod people;
 mod problem;
+mod reach;
 mod read;
 mod reviewer;
 mod rules;
+mod schema;
 mod server;
 mod values;
 
@@ -152,6 +154,8 @@ pub struct Config {
     pub revision: String,
     /// What is accepted but has no effect in this version.
     pub notes: Vec<String>,
+    /// What conditions read of the arguments.
+    reads: Vec<schema::Read>,
 }
 
 impl Config {
@@ -160,7 +164,15 @@ impl Config {
     /// # Errors
     /// [`Problems`]: all of them, or that the file is missing or not safe to read.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        Self::parse(&guard::read(path).map_err(Problems)?, path)
+        let mut config = Self::parse(&guard::read(path).map_err(Problems)?, path)?;
+        let now = jiff::Timestamp::now();
+        let spent = config.policy.rules.iter().filter(|rule| rule.is_spent(now));
+        let spent = spent.map(|rule| {
+            let file = path.display();
+            format!("{file}: rule `{}` is spent: its `until` is over", rule.name)
+        });
+        config.notes.extend(spent.collect::<Vec<_>>());
+        Ok(config)
     }
 
     /// Checks the text of a configuration; `path` is for messages.
@@ -180,7 +192,7 @@ impl Config {
             );
         }
         if !errors.is_empty() {
-            return source.finish(None::<Self>).map(|(config, _)| config);
+            return source.finish(None::<Self>).map(|(config, ..)| config);
         }
         let config = {
             let root = Table::root(&source, document.get_ref());
@@ -188,11 +200,14 @@ impl Config {
             root.done();
             config
         };
-        source.finish(Some(config)).map(|(config, notes)| Self {
-            revision: revision(text),
-            notes,
-            ..config
-        })
+        source
+            .finish(Some(config))
+            .map(|(config, notes, reads)| Self {
+                revision: revision(text),
+                notes,
+                reads,
+                ..config
+            })
     }
 
     /// A configuration without servers and groups.
@@ -217,11 +232,13 @@ impl Config {
             policy: Policy::default(),
             revision: revision(""),
             notes: Vec::new(),
+            reads: Vec::new(),
         }
     }
 }
 
-fn revision(text: &str) -> String {
+/// A short digest: how a configuration is told from another.
+pub fn revision(text: &str) -> String {
     Digest::of(text.as_bytes())
         .as_str()
         .chars()
@@ -317,6 +334,7 @@ fn sections(root: &Table<'_>) -> Config {
         let targets: Vec<String> = server_names.iter().cloned().chain(models).collect();
         config.policy.rules = rules::read(&item, &targets, &group_names);
         rules::enough_people(&item, &config);
+        reach::check(&item, &config);
     }
     root.later(
         "channels",

@@ -56,7 +56,7 @@ impl Door {
             hosts.extend(bare);
         }
         let mut origins: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
-        if let Some(url) = &broker.config.public_url {
+        if let Some(url) = &broker.config.now().public_url {
             let url = url.trim_end_matches('/').to_ascii_lowercase();
             hosts.extend(url.split_once("://").map(|(_, host)| host.to_owned()));
             origins.push(url);
@@ -102,12 +102,12 @@ pub fn router(broker: &Arc<Broker>, mcp: Arc<Mcp>, people: Arc<Api>, door: Door)
         .with_state(mcp)
         .merge(hosted::router(broker, people.groups.clone()))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .layer(DefaultBodyLimit::max(broker.config.now().max_body))
         .merge(models::router(broker.clone()))
         .layer(from_fn_with_state(door.clone(), credential));
     // People have no bearer token: whoever brings one here is an agent.
     let people_only = api::network(people.clone())
-        .layer(DefaultBodyLimit::max(broker.config.max_body))
+        .layer(DefaultBodyLimit::max(broker.config.now().max_body))
         .merge(console::router(people))
         .layer(from_fn_with_state(door.clone(), no_agent));
     Router::new()
@@ -228,7 +228,7 @@ async fn credential(State(door): State<Arc<Door>>, mut request: Request, next: N
     let most = if to_model {
         models::MAX_BODY
     } else {
-        door.broker.config.max_body
+        door.broker.config.now().max_body
     };
     if length.is_some_and(|length| length > most as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();

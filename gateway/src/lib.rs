@@ -19,6 +19,7 @@ pub mod fault;
 pub mod hosted;
 pub mod identity;
 pub mod keys;
+pub mod live;
 pub mod mcp;
 pub mod models;
 pub mod orphans;

@@ -132,6 +132,7 @@ impl Mcp {
         let longest = self
             .broker
             .config
+            .now()
             .max_body
             .div_ceil(1024)
             .max(UNDER_WAY_KIB);
@@ -152,7 +153,8 @@ impl Mcp {
     }
 
     fn granted(&self, principal: &Principal, scope: Option<&str>, server: &str) -> bool {
-        let group = self.broker.config.groups.get(&principal.group);
+        let config = self.broker.config.now();
+        let group = config.groups.get(&principal.group);
         let granted =
             group.is_some_and(|group| group.servers.iter().any(|one| one.as_str() == server));
         granted && scope.is_none_or(|scope| scope == server)

@@ -35,7 +35,7 @@ use crate::audit::index::Index;
 use crate::audit::retention::Retention;
 use crate::audit::{self, Audit, Write};
 use crate::broker::{Broker, Parts};
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::choices::Choices;
 use crate::config::{self, Bundled, Config, Paths};
 use crate::console::sessions::Sessions;
@@ -46,6 +46,8 @@ use crate::fault;
 use crate::hosted::{self, Hosted};
 use crate::identity::Identity;
 use crate::keys::{KeyError, Keys, make_private};
+use crate::live::Live;
+use crate::live::watch::Watcher;
 use crate::mcp::Mcp;
 use crate::models::Models;
 use crate::orphans::{self, Reaper};
@@ -85,6 +87,9 @@ pub enum UpError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is known of the servers' tools does not fit the configuration.
+    #[error("{0}")]
+    Config(config::Problems),
     /// A listener that others can reach needs TLS in front.
     #[error("{0}")]
     Exposed(String),
@@ -136,6 +141,7 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     // Before anything is begun: a signal that comes early is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(system("signals"))?;
 
     // Before anything is started: whatever descends from us stays known as such.
     orphans::adopt().map_err(system("the processes that lose their parent"))?;
@@ -175,6 +181,10 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     })?;
     broker.tasks.spawn(mcp.clone().tell_changes());
     broker.tasks.spawn(tick(broker.clone()));
+    if !options.demo {
+        let watching = watcher(&paths, &broker).watch(hangup, stopping.clone());
+        broker.tasks.spawn(watching);
+    }
     broker
         .tasks
         .spawn(index.clone().follow(broker.audit.clone(), stopping.clone()));
@@ -215,7 +225,13 @@ pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(),
     );
     groups.start().await;
     fault::point("start.agents").await;
-    ready::say(&broker.config, &paths, &options, &url, link.as_deref());
+    ready::say(
+        &broker.config.now(),
+        &paths,
+        &options,
+        &url,
+        link.as_deref(),
+    );
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -287,7 +303,8 @@ async fn open(
         audit.write(Write::new("note_empty_log", noted)).await?;
     }
     let (hosted, shower) = Hosted::start(Web::new(db.channels()));
-    let config = Arc::new(config);
+    let live = Live::new(config);
+    let config = live.now();
     let (events, heard) = mpsc::unbounded_channel();
     let plan = plan(paths);
     for missing in missing(&config, &plan) {
@@ -310,13 +327,16 @@ async fn open(
         .collect();
     let catalog =
         Arc::new(Catalog::open(db.clone(), audit.clone(), upstreams.clone(), identities).await?);
+    let problems = config.impossible(&|server| catalog.input_schemas(server));
+    if !problems.is_empty() {
+        return Err(UpError::Config(config::Problems(problems)));
+    }
     let changes = Arc::new(api::events::Changes::default());
     let (approvals, approved) = Approvals::open(
         db.clone(),
         keys.clone(),
         audit.clone(),
-        config.approvals.expire,
-        (config.approvals.max_open, config.approvals.max_open_run),
+        live.clone(),
         vec![hosted.clone(), changes.clone()],
     )
     .await?;
@@ -336,7 +356,7 @@ async fn open(
         kept,
         db: db.clone(),
         stopping,
-        config,
+        config: live,
     });
     fault::point("start.open").await;
     Ok(Opened {
@@ -437,6 +457,27 @@ fn inside(config: &Config, db: &Db) -> BTreeMap<String, Arc<dyn InProcess>> {
             Some((name.to_string(), inside))
         })
         .collect()
+}
+
+/// The tools of the servers with the schemas of their arguments, as far as an instance on this data
+/// directory has learned them.
+pub async fn known_schemas(
+    config: &Config,
+    data: &Path,
+) -> BTreeMap<String, Vec<(String, serde_json::Value)>> {
+    let mut known = BTreeMap::new();
+    // Without a directory that can be read nothing is known.
+    let Ok(db) = Db::open_to_read(data).await else {
+        return known;
+    };
+    for (name, server) in &config.servers {
+        let schemas = catalog::stored_schemas(&db, name.as_str(), &identity(server)).await;
+        if let Some(schemas) = schemas {
+            known.insert(name.to_string(), schemas);
+        }
+    }
+    db.close().await;
+    known
 }
 
 /// What a server is, without its secrets: an approval is void once this is another.
@@ -558,7 +599,7 @@ async fn tick(broker: Arc<Broker>) {
 
 /// Removes what is older than the log is kept, until the gateway stops.
 async fn keep_log(broker: Arc<Broker>, db: Db, index: Index) {
-    let Some(keep) = broker.config.audit.keep else {
+    let Some(keep) = broker.config.now().audit.keep else {
         return;
     };
     let retention = Retention {
@@ -606,6 +647,19 @@ async fn hear(
     }
 }
 
+/// Who takes a configuration that changes while it runs.
+fn watcher(paths: &Paths, broker: &Arc<Broker>) -> Watcher {
+    let (catalog, known) = (broker.catalog.clone(), broker.catalog.clone());
+    Watcher {
+        path: paths.config.clone(),
+        live: broker.config.clone(),
+        audit: broker.audit.clone(),
+        check: Box::new(move |config| config.impossible(&|server| known.input_schemas(server))),
+        // Another grant is another list of tools.
+        taken: Box::new(move |_| catalog.tell_all()),
+    }
+}
+
 /// What people's routes work on.
 fn people(
     broker: &Arc<Broker>,
@@ -615,14 +669,13 @@ fn people(
     changes: Arc<api::events::Changes>,
     listen: SocketAddr,
 ) -> Arc<Api> {
-    let config = &broker.config;
-    let url = config.public_url.clone();
+    let url = broker.config.now().public_url.clone();
     Arc::new(Api {
         broker: broker.clone(),
         db: db.clone(),
         index,
         web: broker.hosted.web.clone(),
-        sessions: Sessions::new(db.clone(), config.clone(), listen.port()),
+        sessions: Sessions::new(db.clone(), broker.config.clone(), listen.port()),
         groups,
         changes,
         servers: broker.catalog.turns(),

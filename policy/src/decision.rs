@@ -36,6 +36,9 @@ pub struct Facts {
     pub labels: Labels,
     /// The group's whole workspace counts as secret.
     pub contains_secrets: bool,
+    /// The group is one into which nothing comes that strangers wrote.
+    #[serde(default)]
+    pub clean_room: bool,
     /// Whether the definition is another than the one that was pinned, or was since and nobody has
     /// answered to that.
     pub changed: bool,
@@ -255,6 +258,11 @@ pub(crate) fn explain_by(
         reasons.push(destination::chosen(&facts.destinations));
     }
     let forbidden = forbidden(action, facts.traits);
+    let soils = facts.clean_room && facts.traits.public_source.holds();
+    if soils {
+        reasons
+            .push("this group is a clean room, and it may deliver what strangers wrote".to_owned());
+    }
     reasons.extend(
         forbidden
             .iter()
@@ -264,7 +272,7 @@ pub(crate) fn explain_by(
     let mut rules = Vec::new();
     let mut people = one();
     let mut lifted = BTreeSet::new();
-    let mut strictest = if forbidden.is_empty() {
+    let mut strictest = if forbidden.is_empty() && !soils {
         Decision::Allow
     } else {
         Decision::Deny

@@ -7,8 +7,8 @@
 //! record.
 //!
 //! Reading order: [`ids`], [`action`], [`traits`], [`label`], [`destination`], [`condition`],
-//! [`rule`], [`review`], [`decision`], [`replay`], [`proposal`], [`approval`], [`secret`], [`fence`],
-//! [`shape`], [`pin`], [`record`].
+//! [`rule`], [`review`], [`decision`], [`otherwise`], [`replay`], [`proposal`], [`approval`],
+//! [`secret`], [`fence`], [`shape`], [`pin`], [`record`].
 
 pub mod action;
 pub mod approval;
@@ -18,6 +18,7 @@ pub mod destination;
 pub mod fence;
 pub mod ids;
 pub mod label;
+pub mod otherwise;
 pub mod pin;
 pub mod proposal;
 pub mod record;

@@ -26,20 +26,20 @@ pub(super) struct Which {
 pub(crate) async fn open(api: &Api, who: &Who) -> Result<Vec<Shown>, Refused> {
     api.broker.approvals.tick(jiff::Timestamp::now()).await;
     let mut list = api.broker.approvals.list_open().await?;
-    list.retain(|shown| who.may_see(&api.broker.config, shown.group()));
+    list.retain(|shown| who.may_see(&api.broker.config.now(), shown.group()));
     Ok(list)
 }
 
 /// The newest settled questions that a person sees.
 pub(crate) async fn settled(api: &Api, who: &Who, limit: usize) -> Result<Vec<Shown>, Refused> {
-    let keep = |shown: &Shown| who.may_see(&api.broker.config, shown.group());
+    let keep = |shown: &Shown| who.may_see(&api.broker.config.now(), shown.group());
     Ok(api.broker.approvals.list_settled(limit, keep).await?)
 }
 
 /// One question, if it is this person's to see. One that is not theirs is none.
 pub(crate) async fn find(api: &Api, who: &Who, id: &str) -> Result<Shown, Refused> {
     let shown = api.broker.approvals.show(id).await?;
-    let shown = shown.filter(|shown| who.may_see(&api.broker.config, shown.group()));
+    let shown = shown.filter(|shown| who.may_see(&api.broker.config.now(), shown.group()));
     shown.ok_or_else(|| DecideError::Unknown(id.to_owned()).into())
 }
 
@@ -75,11 +75,11 @@ pub(crate) async fn card(api: &Api, who: &Who, id: &str) -> Result<Card, Refused
 /// The person who decides, if that may be done here and by them.
 pub(super) async fn decider(api: &Api, who: &Who, question: &str) -> Result<String, Refused> {
     let name = who.named()?;
-    if let Some(why) = who.barred(&api.broker.config) {
+    if let Some(why) = who.barred(&api.broker.config.now()) {
         return Err(Refused::new(StatusCode::FORBIDDEN, why));
     }
     let group = find(api, who, question).await?.group().to_owned();
-    if !who.may_decide(&api.broker.config, &group) {
+    if !who.may_decide(&api.broker.config.now(), &group) {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,
             format!("`{name}` is no approver of this group"),

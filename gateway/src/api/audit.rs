@@ -30,7 +30,7 @@ pub(crate) async fn page(api: &Api, who: &Who, wanted: &Wanted) -> Result<Page, 
     const MOST: usize = 200;
     api.broker.audit.settle().await;
     let limit = wanted.limit.unwrap_or(USUAL).min(MOST);
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let groups = (who.role() != Role::Owner).then(|| {
         let names = config.groups.keys().map(ToString::to_string);
         names
@@ -55,7 +55,7 @@ pub(crate) async fn tell(
     let entries = read::entries(&api.db, id).await?;
     let raw: Vec<Entry> = entries.iter().map(|(entry, _)| entry.clone()).collect();
     let story = read::told(&raw);
-    let story = story.filter(|story| who.may_see(&api.broker.config, &story.group));
+    let story = story.filter(|story| who.may_see(&api.broker.config.now(), &story.group));
     let story = story.ok_or_else(|| {
         let text = format!("the log knows no action or question `{id}`");
         Refused::new(StatusCode::NOT_FOUND, text)

@@ -106,9 +106,8 @@ pub async fn cards(api: &Api, questions: Vec<Shown>) -> Result<Vec<Card>, Refuse
 }
 
 fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
-    let approvers: Vec<UserName> = api
-        .broker
-        .config
+    let config = api.broker.config.now();
+    let approvers: Vec<UserName> = config
         .approvers(&shown.group)
         .into_iter()
         .cloned()
@@ -128,7 +127,7 @@ fn card(api: &Api, shown: Shown, decided: Option<(Facts, Why)>) -> Card {
     };
     let action = &facts.action;
     let server = action.server.parse::<ServerName>().ok();
-    let server = server.and_then(|server| api.broker.config.servers.get(&server));
+    let server = server.and_then(|server| config.servers.get(&server));
     let named = server
         .and_then(|server| server.tools.get(&action.name))
         .map_or(&[][..], |tool| &tool.destinations);

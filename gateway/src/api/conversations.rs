@@ -33,7 +33,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
 ) -> Json<Vec<Conversation>> {
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let all = api.broker.conversations.list();
     let seen = all.into_iter().filter_map(|(id, labels)| {
         let group = api.broker.group_of(&id)?;
@@ -67,7 +67,7 @@ pub(super) async fn declassify(
     const LONGEST: usize = 4000;
     let broker = &api.broker;
     let name = who.named()?;
-    if let Some(why) = who.barred(&broker.config) {
+    if let Some(why) = who.barred(&broker.config.now()) {
         return Err(Refused::new(StatusCode::FORBIDDEN, why));
     }
     let reason = body.reason.trim();
@@ -78,12 +78,12 @@ pub(super) async fn declassify(
     let conversation = ConversationId::new(id);
     let group = broker
         .group_of(&conversation)
-        .filter(|group| who.may_see(&broker.config, group.as_str()))
+        .filter(|group| who.may_see(&broker.config.now(), group.as_str()))
         .ok_or_else(|| {
             let text = "there is no such conversation; `portcullis status` lists those with labels";
             Refused::new(StatusCode::NOT_FOUND, text)
         })?;
-    if !who.may_decide(&broker.config, group.as_str()) {
+    if !who.may_decide(&broker.config.now(), group.as_str()) {
         let attempt = format!("declassify {conversation}");
         refused(broker, format!("user:{name}"), attempt).await;
         let text = format!("`{name}` is no approver of this group");

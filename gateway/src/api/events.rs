@@ -184,7 +184,7 @@ impl Follower {
             Live::Writing { place, .. } | Live::Dropped { place, .. } => place,
         };
         self.place.as_ref().is_none_or(|only| only == place)
-            && self.who.may_see(&self.api.broker.config, place)
+            && self.who.may_see(&self.api.broker.config.now(), place)
     }
 
     async fn question(&mut self, id: &str) {

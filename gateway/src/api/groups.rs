@@ -36,7 +36,7 @@ pub(crate) struct Group {
 /// The groups that a person sees.
 pub(crate) async fn seen(api: &Api, who: &Who) -> Vec<Group> {
     let working = api.groups.status().await;
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let groups = config.groups.iter();
     groups
         .filter(|(name, _)| who.may_see(config, name.as_str()))
@@ -57,7 +57,7 @@ pub(crate) async fn seen(api: &Api, who: &Who) -> Vec<Group> {
 
 /// The name of a group that this person sees. One that is not theirs is none.
 pub(crate) fn theirs(api: &Api, who: &Who, group: &str) -> Result<GroupName, Refused> {
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let name = group.parse::<GroupName>().ok();
     name.filter(|name| config.groups.contains_key(name) && who.may_see(config, group))
         .ok_or_else(|| {
@@ -122,7 +122,7 @@ pub(super) struct Say {
 
 fn speaker<'a>(api: &Api, who: &'a Who, group: &GroupName) -> Result<&'a UserName, Refused> {
     let name = who.named()?;
-    if who.may_speak(&api.broker.config, group.as_str()) {
+    if who.may_speak(&api.broker.config.now(), group.as_str()) {
         return Ok(name);
     }
     let text = format!("`{name}` is no member of group `{group}`");

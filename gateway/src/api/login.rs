@@ -20,7 +20,7 @@ use crate::console::sessions::Origin;
 /// # Errors
 /// [`Refused`], if it cannot be made or recorded.
 pub async fn console_link(api: &Api) -> Result<Option<String>, Refused> {
-    let Ok(who) = Who::at_socket(&api.broker.config, &HeaderMap::new()) else {
+    let Ok(who) = Who::at_socket(&api.broker.config.now(), &HeaderMap::new()) else {
         return Ok(None);
     };
     match who.named() {

@@ -162,7 +162,7 @@ pub(crate) async fn open(api: &Api, who: &Who) -> Vec<PinView> {
 
 /// Whether a person may answer for a server: an owner, or an approver of a group that uses it.
 pub(crate) fn may_answer(api: &Api, who: &Who, server: &str) -> bool {
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     who.may_decide(config, "")
         || config.groups.iter().any(|(name, group)| {
             group.servers.iter().any(|one| one.as_str() == server)
@@ -214,7 +214,7 @@ async fn answer(
     looked: &Looked,
 ) -> Result<Json<Vec<PinView>>, Refused> {
     let name = who.named()?;
-    if let Some(why) = who.barred(&api.broker.config) {
+    if let Some(why) = who.barred(&api.broker.config.now()) {
         return Err(Refused::new(StatusCode::FORBIDDEN, why));
     }
     if !granted(api, who, server) {

@@ -80,7 +80,7 @@ pub(crate) fn seen(api: &Api, who: &Who) -> Vec<Ruled> {
     let all = api.broker.approvals.rules();
     let theirs = all
         .iter()
-        .filter(|kept| who.may_see(&api.broker.config, &kept.group));
+        .filter(|kept| who.may_see(&api.broker.config.now(), &kept.group));
     theirs.map(|kept| Ruled::new(kept, now)).collect()
 }
 
@@ -214,7 +214,7 @@ pub(crate) async fn attention_of(api: &Api, who: &Who) -> Result<Attention, Refu
     let since = Timestamp::now()
         .checked_sub(SignedDuration::from_hours(DAYS * 24))
         .unwrap_or(Timestamp::MIN);
-    let theirs = |group: &str| who.may_see(&api.broker.config, group);
+    let theirs = |group: &str| who.may_see(&api.broker.config.now(), group);
     let mut tallies: BTreeMap<(String, &'static str, String), Tally> = BTreeMap::new();
     let mut newest = BTreeMap::new();
     for (row, facts, why) in before.all() {
@@ -294,7 +294,7 @@ pub(super) async fn in_short(api: &Api, who: &Who) -> Result<String, Refused> {
         .unwrap_or(Timestamp::MIN);
     let mut tally = Tally::default();
     for row in api.broker.approvals.db().questions_of(None, MOST).await? {
-        if row.asked_at >= since && who.may_see(&api.broker.config, &row.group) {
+        if row.asked_at >= since && who.may_see(&api.broker.config.now(), &row.group) {
             tally.add(&row);
         }
     }

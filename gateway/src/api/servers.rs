@@ -14,7 +14,7 @@ use super::{Api, Refused, Who};
 
 /// Whether a server is granted to a group that this person sees.
 pub(super) fn granted(api: &Api, who: &Who, server: &str) -> bool {
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     who.may_see(config, "")
         || config.groups.iter().any(|(name, group)| {
             who.may_see(config, name.as_str())
@@ -127,7 +127,7 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
     let usage = match broker.models.totals(jiff::Timestamp::UNIX_EPOCH).await {
         Ok(totals) => totals
             .iter()
-            .filter(|total| who.may_see(&broker.config, &total.group))
+            .filter(|total| who.may_see(&broker.config.now(), &total.group))
             .map(usage_of)
             .collect(),
         Err(error) => {
@@ -135,12 +135,13 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
             Vec::new()
         }
     };
-    let groups: Vec<&str> = broker
-        .config
+    let standing = broker.config.standing();
+    let config = broker.config.now();
+    let groups: Vec<&str> = config
         .groups
         .keys()
         .map(GroupName::as_str)
-        .filter(|group| who.may_see(&broker.config, group))
+        .filter(|group| who.may_see(&config, group))
         .collect();
     let changed = super::pins::open(api, who).await.into_iter();
     let changed: Vec<String> = changed.map(|pin| pin.server).collect();
@@ -148,7 +149,9 @@ pub(crate) async fn told(api: &Api, who: &Who) -> Result<Value, Refused> {
         "version": env!("CARGO_PKG_VERSION"),
         "url": api.url,
         "uptime_seconds": api.since.elapsed().as_secs(),
-        "configuration": broker.config.revision,
+        "configuration": config.revision,
+        "configuration_refused": standing.refused,
+        "restart_needed": standing.restart,
         "groups": groups,
         "servers": states,
         "agents": crate::hosted::NO_SANDBOX,

@@ -41,7 +41,7 @@ pub(super) async fn issue(
     Json(body): Json<Issue>,
 ) -> Result<Json<Value>, Refused> {
     let by = who.owner("issues tokens")?;
-    if !api.broker.config.groups.contains_key(&body.group) {
+    if !api.broker.config.now().groups.contains_key(&body.group) {
         return Err(Refused::new(
             StatusCode::NOT_FOUND,
             format!("there is no group `{}`", body.group),

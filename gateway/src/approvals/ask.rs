@@ -80,9 +80,10 @@ impl Approvals {
             .count();
         let of_run = self.of_run(&action.run);
         let of_run = of_run.iter().filter(|held| held.state().is_open()).count();
-        if open >= self.max_open {
+        let most = self.config.now().approvals.clone();
+        if open >= most.max_open {
             Err(AskError::TooMany(open))
-        } else if of_run >= self.max_open_run {
+        } else if of_run >= most.max_open_run {
             Err(AskError::TooManyOfRun(of_run))
         } else {
             Ok(())
@@ -123,7 +124,9 @@ impl Approvals {
             gates: why.gates,
             people: why.people,
         };
-        let expires_at = now.checked_add(self.expire).unwrap_or(Timestamp::MAX);
+        let expires_at = now
+            .checked_add(self.config.now().approvals.expire)
+            .unwrap_or(Timestamp::MAX);
         let batch = self.batch(&action, &approved, now, &id);
         let row = Row {
             id: id.to_string(),

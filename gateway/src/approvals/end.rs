@@ -167,7 +167,7 @@ impl Approvals {
                 && now
                     > held
                         .expires_at
-                        .checked_add(self.expire)
+                        .checked_add(self.config.now().approvals.expire)
                         .unwrap_or(Timestamp::MAX)
             {
                 self.delivered(&held.id).await;

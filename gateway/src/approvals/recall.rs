@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use policy::approval::State;
@@ -20,6 +19,7 @@ use crate::db::approvals::{Decided, Execution, Row};
 use crate::db::{Db, DbError};
 use crate::fault;
 use crate::keys::Keys;
+use crate::live::Live;
 
 impl Approvals {
     /// Reads back what was open. Second: the approved questions whose action has not begun.
@@ -30,18 +30,15 @@ impl Approvals {
         db: Db,
         keys: Arc<Keys>,
         audit: Audit,
-        expire: Duration,
-        (max_open, max_open_run): (usize, usize),
+        config: Arc<Live>,
         watchers: Vec<Arc<dyn Watcher>>,
     ) -> Result<(Self, Vec<Arc<Held>>), DbError> {
         let approvals = Self {
             always: Always::open(&db).await?,
-            max_open_run,
             db,
             keys,
             audit,
-            expire,
-            max_open,
+            config,
             held: Mutex::default(),
             watchers,
             deciding: tokio::sync::Mutex::default(),

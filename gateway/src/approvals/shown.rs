@@ -111,7 +111,7 @@ impl Approvals {
     /// # Errors
     /// [`DbError`], if they cannot be read.
     pub async fn list_open(&self) -> Result<Vec<Shown>, DbError> {
-        let most = u64::try_from(self.max_open).unwrap_or(u64::MAX);
+        let most = u64::try_from(self.config.now().approvals.max_open).unwrap_or(u64::MAX);
         let rows = self.db.questions(true, 0, most).await?;
         self.with_yeses(rows.into_iter().map(Shown::from).collect())
             .await

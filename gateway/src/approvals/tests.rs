@@ -37,7 +37,10 @@ async fn open(data: &std::path::Path) -> (Approvals, Vec<Arc<Held>>, Db) {
     let db = Db::open(data).await.unwrap();
     let (audit, _writer) = Audit::start(db.clone(), keys.clone(), None).await.unwrap();
     let day = Duration::from_hours(24);
-    let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, day, (10, 10), Vec::new())
+    let mut config = crate::config::Config::empty();
+    (config.approvals.expire, config.approvals.max_open) = (day, 10);
+    let live = crate::live::Live::new(config);
+    let (approvals, to_run) = Approvals::open(db.clone(), keys, audit, live, Vec::new())
         .await
         .unwrap();
     (approvals, to_run, db)

@@ -106,6 +106,11 @@ pub async fn decided(
     Ok(found)
 }
 
+/// Entries with what they say; one that says nothing that is known is left out.
+pub fn events(entries: Vec<Entry>) -> impl Iterator<Item = (Entry, Event)> {
+    read(entries)
+}
+
 fn read(entries: Vec<Entry>) -> impl Iterator<Item = (Entry, Event)> {
     entries.into_iter().filter_map(|entry| {
         let event = serde_json::from_str(&entry.body).ok()?;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::Broker;
 use crate::approvals::{Assent, DecideError, Effective, destinations};
 use crate::audit::read;
+use crate::config::Config;
 use crate::db::DbError;
 use crate::db::always::Kept;
 use crate::db::approvals::Row;
@@ -163,8 +164,12 @@ impl Before {
 impl Broker {
     /// What decides now: the rules of the configuration and those that people made since.
     pub fn policy(&self) -> Arc<Effective> {
-        self.approvals
-            .effective(&self.config.policy, &self.config.revision)
+        self.policy_by(&self.config.now())
+    }
+
+    /// As [`policy`](Self::policy), by a configuration that was taken before.
+    pub(super) fn policy_by(&self, config: &Config) -> Arc<Effective> {
+        self.approvals.effective(&config.policy, &config.revision)
     }
 
     /// The rules that would let the call of a question through, narrow to wide.
@@ -207,7 +212,7 @@ impl Broker {
             .unwrap_or(Timestamp::MAX);
         // Whole seconds: it is written down.
         let until = Timestamp::from_second(until.as_second()).unwrap_or(until);
-        let names = destinations::of(&self.config, &facts.action);
+        let names = destinations::of(&self.config.now(), &facts.action);
         let name = format!("always {}", row.id);
         let wish = Wish {
             name: &name,

@@ -58,7 +58,8 @@ impl Broker {
 
     /// Whether somebody may still answer a question: of those who said yes before the last.
     fn may_answer(&self, held: &Held, name: &str) -> bool {
-        let may = self.config.approvers(held.action.group.as_str());
+        let config = self.config.now();
+        let may = config.approvers(held.action.group.as_str());
         may.iter().any(|one| one.as_str() == name)
     }
 

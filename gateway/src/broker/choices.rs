@@ -8,18 +8,19 @@ use policy::ids::{ConversationId, ServerName};
 use policy::traits::{Level, Traits};
 
 use super::Broker;
-use crate::config::Server;
+use crate::config::{Config, Server};
 use crate::conversations::{Conversation, lock};
 
-impl Broker {
-    fn server_of(&self, action: &Action) -> Option<&Server> {
-        let name = ServerName::try_from(action.server.clone()).ok()?;
-        self.config.servers.get(&name)
-    }
+fn server_of<'a>(config: &'a Config, action: &Action) -> Option<&'a Server> {
+    let name = ServerName::try_from(action.server.clone()).ok()?;
+    config.servers.get(&name)
+}
 
+impl Broker {
     /// The destinations of an action, where that can matter for the decision.
     pub(super) fn destinations(
         &self,
+        config: &Config,
         action: &Action,
         traits: Traits,
         conversation: &Conversation,
@@ -27,7 +28,7 @@ impl Broker {
         if action.kind != Kind::Mcp || action.method != Method::Call {
             return Vec::new();
         }
-        let server = self.server_of(action);
+        let server = server_of(config, action);
         let tool = server.and_then(|server| server.tools.get(&action.name));
         let declared = tool.map_or(&[][..], |tool| &tool.destinations);
         let read = conversation.has_read();
@@ -40,7 +41,8 @@ impl Broker {
     /// Whether the answer to an action comes from a source that the configuration says, in so many
     /// words, delivers nothing that strangers wrote.
     fn is_trusted_source(&self, action: &Action) -> bool {
-        let Some(server) = self.server_of(action).filter(|_| action.kind == Kind::Mcp) else {
+        let config = self.config.now();
+        let Some(server) = server_of(&config, action).filter(|_| action.kind == Kind::Mcp) else {
             return false;
         };
         let tool = server
@@ -48,7 +50,7 @@ impl Broker {
             .get(&action.name)
             .filter(|_| action.method == Method::Call)
             .and_then(|tool| tool.traits.public_source);
-        let traits = self.traits_of(action);
+        let traits = self.traits_of(&config, action);
         // What sends tells what it sent.
         let echoes = traits.public_sink.holds() && !traits.read_only && !action.method.reads_only();
         tool.or(server.trust.public_source) == Some(Level::No) && !echoes
@@ -61,7 +63,7 @@ impl Broker {
         let puts = action.kind == Kind::Mcp
             && conversation.has_read()
             && !self.reads_only(action)
-            && self.server_of(action).is_some_and(trusted_somewhere);
+            && server_of(&self.config.now(), action).is_some_and(trusted_somewhere);
         if puts {
             self.choices
                 .put(&action.server, &action.args, &conversation.known)

@@ -45,7 +45,7 @@ impl Broker {
         }
         let name = id.as_str().strip_prefix("group:")?;
         let name = name.parse::<GroupName>().ok()?;
-        self.config.groups.contains_key(&name).then_some(name)
+        self.config.now().groups.contains_key(&name).then_some(name)
     }
 
     /// Takes off what labels it can; the record of it is on the disk before any decision is made
@@ -98,10 +98,11 @@ impl Broker {
             if held.state().is_open() {
                 continue;
             }
-            let traits = self.traits_of(&held.action);
+            let config = self.config.now();
+            let traits = self.traits_of(&config, &held.action);
             // A server inside says only with its answer what that brings.
             let inside = self.upstreams.inside(&held.action.server).is_some();
-            let group = self.config.groups.get(&held.action.group);
+            let group = config.groups.get(&held.action.group);
             if inside || traits.public_source.holds() {
                 owed.insert(Label::Untrusted);
             }

@@ -40,13 +40,21 @@ impl Broker {
         let mut action = held.action.clone();
         action.id = ActionId::new(format!("act_{}", uuid::Uuid::now_v7().simple()));
         action.args = args;
-        let policy = self.policy();
+        let config = self.config.now();
+        let policy = self.policy_by(&config);
         let (facts, why) = {
             let conversation = self.conversations.get(&action.conversation);
             let conversation = lock(&conversation);
             let credentials = self.credentials(&action.args, None);
-            let traits = self.traits_of(&action);
-            let mut facts = self.facts(action.clone(), traits, credentials, None, &conversation);
+            let traits = self.traits_of(&config, &action);
+            let mut facts = self.facts(
+                &config,
+                action.clone(),
+                traits,
+                credentials,
+                None,
+                &conversation,
+            );
             for one in &mut facts.destinations {
                 typed(one, &held.action.args, &by);
             }

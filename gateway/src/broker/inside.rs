@@ -68,6 +68,20 @@ impl Broker {
             }
         };
         let untrusted = told.labels.contains(&Label::Untrusted);
+        let config = self.config.now();
+        let admin = config
+            .groups
+            .get(&action.group)
+            .is_none_or(|group| group.admin);
+        if untrusted && admin {
+            let text = "WITHHELD. It was done, and what it tells holds what strangers wrote; this group is a clean room.";
+            let detail = "what strangers wrote is withheld from a clean room".to_owned();
+            return (
+                Answer::Refused(text.to_owned()),
+                Outcome::Refused,
+                Some(detail),
+            );
+        }
         fault::point("inside.done").await;
         if let Err(no_record) = self.label(action, told.labels).await {
             return withheld(&no_record);

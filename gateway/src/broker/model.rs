@@ -119,8 +119,9 @@ impl Broker {
         let mut conversation = lock(&shared);
         let mut underway = None;
         let traits = incoming.asked.traits();
-        let facts = self.facts(action, traits, credentials, None, &conversation);
-        let policy = self.policy();
+        let config = self.config.now();
+        let facts = self.facts(&config, action, traits, credentials, None, &conversation);
+        let policy = self.policy_by(&config);
         let verdict = decision::decide(&policy.policy, facts.clone());
         let mut write = self.decided(facts, verdict.why().clone(), &policy.revision);
         if let Verdict::Allow(permit, why) = &verdict {

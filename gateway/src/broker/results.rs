@@ -25,7 +25,7 @@ const NONCE: usize = 16;
 impl Broker {
     /// Says that arguments are too large inside.
     pub(super) fn too_much(&self, call: &Call) -> Option<Answer> {
-        let limits = self.config.limits;
+        let limits = self.config.now().limits;
         let meta = call.meta.as_ref().map_or(0, |meta| {
             let all = meta.values().map(|value| limits.check(value));
             all.filter(Result::is_err).count()
@@ -52,7 +52,7 @@ impl Broker {
     ) -> (Answer, Outcome, Option<String>) {
         let action = permit.action();
         if let Answer::Result(raw) | Answer::Error(raw) = &answer
-            && let Err(problem) = self.config.limits.check_text(raw)
+            && let Err(problem) = self.config.now().limits.check_text(raw)
         {
             let text =
                 format!("It was done, but its answer {problem} and is withheld. Ask for less.");

@@ -98,7 +98,13 @@ impl Broker {
     /// After a start: what people see of tool calls is what the log says; `closed` are the actions
     /// that ended with the start.
     pub async fn put_items_right(&self, db: &Db, closed: Vec<String>) {
-        let groups: Vec<String> = self.config.groups.keys().map(ToString::to_string).collect();
+        let groups: Vec<String> = self
+            .config
+            .now()
+            .groups
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         let held = self.approvals.hosted();
         let held = held.iter().map(|held| held.action.id.to_string());
         self.hosted

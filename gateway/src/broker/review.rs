@@ -87,15 +87,23 @@ impl Reviews {
 impl Broker {
     /// What the reviewer says of an action, if its word could matter and it has one in time.
     pub(super) async fn review(self: &Arc<Self>, action: &Action) -> Option<Review> {
-        let reviewer = self.config.reviewer.as_ref()?;
+        let config = self.config.now();
+        let reviewer = config.reviewer.as_ref()?;
         let facts = {
             let credentials = self.credentials(&action.args, action.meta.as_ref());
             let conversation = self.conversations.get(&action.conversation);
             let conversation = lock(&conversation);
-            let traits = self.traits_of(action);
-            self.facts(action.clone(), traits, credentials, None, &conversation)
+            let traits = self.traits_of(&config, action);
+            self.facts(
+                &config,
+                action.clone(),
+                traits,
+                credentials,
+                None,
+                &conversation,
+            )
         };
-        if !decision::wants_review(&self.policy().policy, &facts) {
+        if !decision::wants_review(&self.policy_by(&config).policy, &facts) {
             return None;
         }
         let asked = timeout(reviewer.timeout, self.reviewed(reviewer, &facts));

@@ -16,7 +16,7 @@ impl Parts {
             Answer::Result(raw) | Answer::Error(raw) => raw,
             Answer::Refused(_) => return None,
         };
-        let most = self.config.audit.max_result;
+        let most = self.config.now().audit.max_result;
         let kept = (most > 0).then(|| self.recorded(raw, most)).flatten();
         let (told, cut) = kept.map_or((None, false), |(told, cut)| (Some(told), cut));
         Some(Told {

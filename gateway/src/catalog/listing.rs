@@ -91,6 +91,16 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// The tools with the schemas of their arguments.
+    pub fn input_schemas(&self) -> Vec<(String, Value)> {
+        let tools = self.tools.iter().filter_map(|tool| {
+            let raw: Value = serde_json::from_str(tool.item.raw.get()).ok()?;
+            let schema = raw.get("inputSchema").cloned().unwrap_or_default();
+            Some((tool.item.name.clone(), schema))
+        });
+        tools.collect()
+    }
+
     /// A tool by the server's own name.
     pub fn tool(&self, name: &str) -> Option<&Tool> {
         self.tools.iter().find(|tool| tool.item.name == name)

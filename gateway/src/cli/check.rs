@@ -5,11 +5,24 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{Failure, Output};
-use crate::config::{Config, Paths};
+use crate::config::{Config, Paths, Problems};
 use crate::text::printable;
+use crate::up;
 
-pub(super) fn check(paths: &Paths, out: Output) -> Result<(), Failure> {
-    match Config::load(&paths.config) {
+pub(super) async fn check(paths: &Paths, out: Output) -> Result<(), Failure> {
+    let checked = match Config::load(&paths.config) {
+        Ok(config) => {
+            let known = up::known_schemas(&config, &paths.data).await;
+            let problems = config.impossible(&|server| known.get(server).cloned());
+            if problems.is_empty() {
+                Ok(config)
+            } else {
+                Err(Problems(problems))
+            }
+        }
+        Err(problems) => Err(problems),
+    };
+    match checked {
         Ok(config) => {
             let value = json!({
                 "ok": true,

@@ -1,7 +1,11 @@
 //! `policy show` and `policy explain`: what the configuration would decide, without an instance.
 
+mod cases;
+mod replay;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -9,6 +13,7 @@ use policy::action::{Action, Digest, Kind, Method};
 use policy::decision::{Facts, Why, explain};
 use policy::ids::{ActionId, ConversationId, GroupName, RunId, ServerName};
 use policy::label::{Label, Labels, Provenance};
+use policy::otherwise::{Otherwise, otherwise};
 use policy::rule::{Effect, Rule};
 use policy::traits::{Declared, Hints, Level, Traits, resolve};
 use serde_json::{Value, json};
@@ -43,6 +48,23 @@ pub(super) enum Command {
         /// What the conversation has read; may be given twice.
         #[arg(long, value_enum)]
         label: Vec<Mark>,
+        /// The person the agent works for; none for an outside agent.
+        #[arg(long, value_name = "USER")]
+        person: Option<String>,
+    },
+    /// Hold the cases in a file against what would be decided of them.
+    Test {
+        /// The file, in TOML.
+        file: PathBuf,
+    },
+    /// Tell what a configuration would have decided otherwise of what is in the log.
+    Replay {
+        /// The configuration; that of the instance unless said.
+        #[arg(long, visible_alias = "policy", value_name = "FILE")]
+        config_file: Option<PathBuf>,
+        /// Only from this time on, such as 2026-11-28T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
     },
 }
 
@@ -97,21 +119,43 @@ pub(super) async fn run(
     if let Command::Ruled(command) = command {
         return super::ruled::run(command, &client()?, out).await;
     }
+    if let Command::Replay {
+        config_file: Some(file),
+        since,
+    } = command
+    {
+        let file = std::path::absolute(&file).unwrap_or(file);
+        let config = Config::load(&file);
+        let mut config = config.map_err(|error| Failure::Usage(error.to_string()))?;
+        config
+            .policy
+            .rules
+            .extend(super::ruled::stored(paths).await);
+        return replay::run(&config, paths, since, out).await;
+    }
     let mut config = load(paths)?;
     let made = super::ruled::stored(paths).await;
     config.policy.rules.extend(made);
     match command {
         Command::Ruled(_) => Ok(()),
+        Command::Test { file } => cases::run(&config, &file, out),
+        Command::Replay { since, .. } => replay::run(&config, paths, since, out).await,
         Command::Show => show(&config, out),
         Command::Explain {
             group,
             tool,
             args,
             label,
+            person,
         } => {
             let call = Call::read(&config, &group, &tool, &args)?;
-            let hints = hints(&tool, client).await;
-            call.explain(&config, &label, hints, out)
+            let circumstances = Circumstances {
+                labels: label.into_iter().map(Label::from).collect(),
+                person,
+                now: Timestamp::now(),
+                hints: hints(&tool, client).await,
+            };
+            call.explain(&config, &circumstances, out)
         }
     }
 }
@@ -124,42 +168,50 @@ struct Call {
     args: Value,
 }
 
+/// In which a call is made.
+struct Circumstances {
+    labels: BTreeSet<Label>,
+    person: Option<String>,
+    now: Timestamp,
+    /// The server's own hints, where they are known.
+    hints: Option<Hints>,
+}
+
 impl Call {
     fn read(config: &Config, group: &str, tool: &str, args: &str) -> Result<Self, Failure> {
+        let args: Value = serde_json::from_str(args)
+            .map_err(|error| Failure::Usage(format!("--args: this is no JSON: {error}")))?;
+        if !args.is_object() {
+            return Err(Failure::Usage(
+                "--args: arguments are a JSON object, such as {\"to\": \"ana\"}".to_owned(),
+            ));
+        }
+        Self::of(config, group, tool, args)
+    }
+
+    fn of(config: &Config, group: &str, tool: &str, args: Value) -> Result<Self, Failure> {
         let usage = |text: String| Failure::Usage(text);
         let group: GroupName = group
             .parse()
-            .map_err(|error| usage(format!("--group: {error}")))?;
+            .map_err(|error| usage(format!("group: {error}")))?;
         if !config.groups.contains_key(&group) {
             return Err(usage(format!(
-                "--group: there is no group `{group}`; {}",
+                "group: there is no group `{group}`; {}",
                 known(config.groups.keys())
             )));
         }
         let (server, name) = tool
             .split_once("__")
             .filter(|(_, name)| !name.is_empty())
-            .ok_or_else(|| {
-                usage(format!(
-                    "--tool: `{}` is not `server__tool`",
-                    printable(tool)
-                ))
-            })?;
+            .ok_or_else(|| usage(format!("tool: `{}` is not `server__tool`", printable(tool))))?;
         let server: ServerName = server
             .parse()
-            .map_err(|error| usage(format!("--tool: {error}")))?;
+            .map_err(|error| usage(format!("tool: {error}")))?;
         if !config.servers.contains_key(&server) {
             return Err(usage(format!(
-                "--tool: there is no server `{server}`; {}",
+                "tool: there is no server `{server}`; {}",
                 known(config.servers.keys())
             )));
-        }
-        let args: Value = serde_json::from_str(args)
-            .map_err(|error| usage(format!("--args: this is no JSON: {error}")))?;
-        if !args.is_object() {
-            return Err(usage(
-                "--args: arguments are a JSON object, such as {\"to\": \"ana\"}".to_owned(),
-            ));
         }
         Ok(Self {
             group,
@@ -169,24 +221,19 @@ impl Call {
         })
     }
 
-    fn explain(
-        &self,
-        config: &Config,
-        marks: &[Mark],
-        hints: Option<Hints>,
-        out: Output,
-    ) -> Result<(), Failure> {
-        let labels: BTreeSet<Label> = marks.iter().map(|mark| Label::from(*mark)).collect();
-        let facts = facts(
+    fn facts(&self, config: &Config, circumstances: &Circumstances) -> Facts {
+        facts(
             config,
             &self.group,
             &self.server,
             &self.tool,
             &self.args,
-            &labels,
-            hints,
-        );
-        let mut why = explain(&config.policy, &facts);
+            circumstances,
+        )
+    }
+
+    /// Whether the group may use the server at all; where not, that is what is decided.
+    fn without_grant(&self, config: &Config, why: &mut Why) -> bool {
         let granted = granted(config, &self.group, &self.server);
         if !granted {
             why.decision = policy::decision::Decision::Deny;
@@ -198,6 +245,24 @@ impl Call {
                 ),
             );
         }
+        granted
+    }
+
+    fn explain(
+        &self,
+        config: &Config,
+        circumstances: &Circumstances,
+        out: Output,
+    ) -> Result<(), Failure> {
+        let facts = self.facts(config, circumstances);
+        let mut why = explain(&config.policy, &facts);
+        let granted = self.without_grant(config, &mut why);
+        let otherwise = if granted {
+            otherwise(&config.policy, &facts)
+        } else {
+            Vec::new()
+        };
+        let hints = circumstances.hints;
         let value = json!({
             "decision": why.decision,
             "gates": why.gates,
@@ -207,14 +272,17 @@ impl Call {
             "lifted": why.lifted,
             "adds": why.adds,
             "traits": facts.traits,
+            "otherwise": otherwise,
             "granted": granted,
             "hints_known": hints.is_some(),
         });
-        out.print(&value, || told(&facts, &why, hints.is_some(), out))
+        out.print(&value, || {
+            told(&facts, &why, &otherwise, hints.is_some(), out)
+        })
     }
 }
 
-fn told(facts: &Facts, why: &Why, hinted: bool, out: Output) -> String {
+fn told(facts: &Facts, why: &Why, otherwise: &[Otherwise], hinted: bool, out: Output) -> String {
     let names = |items: Vec<&str>| {
         if items.is_empty() {
             "-".to_owned()
@@ -249,6 +317,16 @@ fn told(facts: &Facts, why: &Why, hinted: bool, out: Output) -> String {
         names(why.adds.iter().map(|label| label.as_str()).collect()).into(),
     );
     line("traits", traits_text(facts.traits).into());
+    for (n, one) in otherwise.iter().enumerate() {
+        let gates: Vec<&str> = one.gates.iter().map(|gate| gate.as_str()).collect();
+        let gates = if gates.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", gates.join(", "))
+        };
+        let then = format!("{}: {}{gates}", one.with, one.decision.as_str());
+        line(if n == 0 { "otherwise" } else { "" }, then.into());
+    }
     if !hinted {
         line(
             "note",
@@ -320,11 +398,9 @@ fn facts(
     server: &ServerName,
     tool: &str,
     args: &Value,
-    marks: &BTreeSet<Label>,
-    hints: Option<Hints>,
+    circumstances: &Circumstances,
 ) -> Facts {
-    // Neither the time nor an id has a say without grants.
-    let now = Timestamp::UNIX_EPOCH;
+    let now = circumstances.now;
     let configured = config.servers.get(server);
     let trust = configured.map_or_else(Declared::default, |server| server.trust);
     let own = configured
@@ -332,10 +408,10 @@ fn facts(
         .map_or_else(Declared::default, |tool| tool.traits);
     let hints = Hints {
         trusted: configured.is_some_and(|server| server.annotations_trusted),
-        ..hints.unwrap_or_default()
+        ..circumstances.hints.unwrap_or_default()
     };
     let mut labels = Labels::default();
-    for label in marks {
+    for label in &circumstances.labels {
         let from = Provenance {
             action: ActionId::new("-"),
             tool: "-".to_owned(),
@@ -350,12 +426,13 @@ fn facts(
             .groups
             .get(group)
             .is_some_and(|group| group.contains_secrets),
+        clean_room: config.groups.get(group).is_some_and(|group| group.admin),
         changed: false,
         credentials: policy::secret::Finder::default().find(args),
         destinations: Vec::new(),
         read: false,
         grants: Vec::new(),
-        person: None,
+        person: circumstances.person.clone(),
         review: None,
         now,
         action: Action {
@@ -393,15 +470,24 @@ const COLUMNS: [(&str, &[Label]); 4] = [
 
 fn matrix(config: &Config) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
+    let now = Timestamp::now();
+    // What depends on the arguments is in no table.
+    let mut policy = config.policy.clone();
+    policy.rules.retain(|rule| rule.when.is_none());
     for (name, group) in &config.groups {
         for server in &group.servers {
             for tool in tools(config, server) {
                 let mut traits = Traits::UNDECLARED;
                 let cells = COLUMNS.map(|(_, labels)| {
-                    let labels = labels.iter().copied().collect();
-                    let facts = facts(config, name, server, &tool, &json!({}), &labels, None);
+                    let circumstances = Circumstances {
+                        labels: labels.iter().copied().collect(),
+                        person: None,
+                        now,
+                        hints: None,
+                    };
+                    let facts = facts(config, name, server, &tool, &json!({}), &circumstances);
                     traits = facts.traits;
-                    explain(&config.policy, &facts).decision.as_str()
+                    explain(&policy, &facts).decision.as_str()
                 });
                 lines.push(Line {
                     group: name,
@@ -469,7 +555,7 @@ fn show(config: &Config, out: Output) -> Result<(), Failure> {
             })
             .collect();
         let mut text = "What a call meets, by what its conversation has read (`*`: every other tool).\n\
-            A credential in the arguments, a changed definition or the server's own hints can turn `allow` into `ask`.\n\n"
+            A credential in the arguments, a changed definition or the server's own hints can turn `allow` into `ask`; rules with a condition are not in the table.\n\n"
             .to_owned();
         text += &out.table(
             &["GROUP", "TOOL", "NOTHING", "UNTRUSTED", "SECRET", "BOTH", "TRAITS"],
@@ -517,6 +603,12 @@ fn rule_text(rule: &Rule, out: Output) -> String {
             "lifts",
             rule.lifts.iter().map(|gate| gate.as_str()).collect(),
         );
+    }
+    if let Some(when) = &rule.when {
+        part("when", vec![when.source()]);
+    }
+    if let Some(until) = rule.until {
+        part("until", vec![&until.to_string()]);
     }
     text
 }

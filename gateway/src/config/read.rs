@@ -5,14 +5,15 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::Path;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use policy::condition::{Path, Step};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Problems};
+use super::schema::Read;
 
 /// What a key of a later version says.
 pub(super) const LATER: &str = "not available in this version";
@@ -20,11 +21,12 @@ pub(super) const LATER: &str = "not available in this version";
 /// A configuration's text, and what was found wrong with it so far.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
-    file: &'a Path,
+    file: &'a std::path::Path,
     text: &'a str,
     problems: RefCell<Vec<Found>>,
     hidden: RefCell<Vec<Range<usize>>>,
     notes: RefCell<Vec<(usize, String)>>,
+    reads: RefCell<Vec<(String, Vec<Step>, Found)>>,
 }
 
 #[derive(Debug)]
@@ -36,13 +38,14 @@ struct Found {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(file: &'a Path, text: &'a str) -> Self {
+    pub(super) fn new(file: &'a std::path::Path, text: &'a str) -> Self {
         Self {
             file,
             text,
             problems: RefCell::default(),
             hidden: RefCell::default(),
             notes: RefCell::default(),
+            reads: RefCell::default(),
         }
     }
 
@@ -61,36 +64,43 @@ impl<'a> Source<'a> {
         });
     }
 
-    /// The value if nothing was wrong, with what was noted; else every problem.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<String>), Problems> {
+    /// The value if nothing was wrong, with what was noted, and what conditions read; else every
+    /// problem.
+    pub(super) fn finish<T>(
+        self,
+        value: Option<T>,
+    ) -> Result<(T, Vec<String>, Vec<Read>), Problems> {
         let mut found = self.problems.into_inner();
+        let hidden = self.hidden.into_inner();
+        let problem = |one: Found| {
+            Problem::at(
+                self.file,
+                self.text,
+                one.span,
+                &hidden,
+                one.key,
+                one.message,
+                one.accepted,
+            )
+        };
         match value {
             Some(value) if found.is_empty() => {
                 let mut notes = self.notes.into_inner();
                 notes.sort();
-                Ok((value, notes.into_iter().map(|(_, note)| note).collect()))
+                let notes = notes.into_iter().map(|(_, note)| note).collect();
+                let reads = self.reads.into_inner().into_iter();
+                let reads = reads.map(|(rule, steps, found)| Read {
+                    rule,
+                    steps,
+                    problem: problem(found),
+                });
+                Ok((value, notes, reads.collect()))
             }
             Some(_) | None => {
                 found.sort_by(|a, b| {
                     (a.span.start, &a.key, &a.message).cmp(&(b.span.start, &b.key, &b.message))
                 });
-                let hidden = self.hidden.into_inner();
-                Err(Problems(
-                    found
-                        .into_iter()
-                        .map(|one| {
-                            Problem::at(
-                                self.file,
-                                self.text,
-                                one.span,
-                                &hidden,
-                                one.key,
-                                one.message,
-                                one.accepted,
-                            )
-                        })
-                        .collect(),
-                ))
+                Err(Problems(found.into_iter().map(problem).collect()))
             }
         }
     }
@@ -231,22 +241,41 @@ impl<'a> Item<'a> {
             .problem(self.value.span(), &self.path, message, Some(accepted));
     }
 
-    /// A problem of a part of a text, in bytes of what was read; of all of it, where it is not written
-    /// as it is read.
+    /// A problem of a part of a text, in bytes of what was read.
     pub(super) fn problem_within(
         &self,
         part: &Range<usize>,
         message: impl Into<String>,
         accepted: &str,
     ) {
+        let span = self.within(part);
+        self.source
+            .problem(span, &self.path, message, Some(accepted));
+    }
+
+    /// What a rule's condition reads of the arguments, with what to say if no tool has it.
+    pub(super) fn reads(&self, rule: &str, path: &Path) {
+        let found = Found {
+            span: self.within(&path.at),
+            key: self.path.clone(),
+            message: format!("no tool that the rule speaks of takes `{path}`"),
+            accepted: Some(
+                "see `portcullis tools`; args[\"name\"] reads what no schema tells of".to_owned(),
+            ),
+        };
+        let mut reads = self.source.reads.borrow_mut();
+        reads.push((rule.to_owned(), path.steps.clone(), found));
+    }
+
+    /// Where a part of a text is written: all of it, where it is not written as it is read.
+    fn within(&self, part: &Range<usize>) -> Range<usize> {
         let whole = self.value.span();
         let raw = self.source.text.get(whole.clone()).unwrap_or_default();
         let span = self.as_text().and_then(|text| {
             let at = whole.start + raw.find(text).filter(|_| !text.is_empty())?;
             (part.end <= text.len()).then_some(at + part.start..at + part.end)
         });
-        self.source
-            .problem(span.unwrap_or(whole), &self.path, message, Some(accepted));
+        span.unwrap_or(whole)
     }
 
     /// A time, as TOML's own or as a text.

@@ -98,7 +98,9 @@ fn rule(
             not_held(item, text, then);
         })
     });
-    let when = table.get("when").map(|item| condition(&item));
+    let when = table
+        .get("when")
+        .map(|item| condition(&item, name.as_deref()));
     let until = table.get("until").map(|item| item.timestamp());
     let lifts = lifts(table, then);
     let people = people(table, then);
@@ -171,9 +173,14 @@ pub(super) fn enough_people(item: &Item<'_>, config: &Config) {
     }
 }
 
-fn condition(item: &Item<'_>) -> Option<Condition> {
+fn condition(item: &Item<'_>, rule: Option<&str>) -> Option<Condition> {
     match Condition::parse(item.text()?) {
-        Ok(condition) => Some(condition),
+        Ok(condition) => {
+            for path in condition.paths() {
+                item.reads(rule.unwrap_or_default(), path);
+            }
+            Some(condition)
+        }
         Err(flaws) => {
             for flaw in flaws {
                 item.problem_within(&flaw.at, flaw.message, &flaw.accepted);

@@ -425,7 +425,7 @@ headers = { A = { secret = "x" } }
             portcullis.toml:2:1: `database`: unknown key
               2 | database = "sqlite"
                 | ^^^^^^^^
-                = accepted: `approvals`, `gateway`, `groups`, `mcp_servers`, `models`, `reviewer`, `rules`, `users`
+                = accepted: `approvals`, `audit`, `gateway`, `groups`, `mcp_servers`, `models`, `reviewer`, `rules`, `users`
 
             portcullis.toml:4:12: `gateway.database`: another database is not available in this version
               4 | database = •••
@@ -628,6 +628,11 @@ model = "e/claude sonnet"
               20 | base_url = "https://api.anthropic.com/v1"
                  |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
                  = accepted: an address such as "https://api.anthropic.com", without `/v1`
+
+            portcullis.toml:24:9: `rules[0].tools`: no group that the rule is for has such a server, so it fits nothing
+              24 | tools = ["model:e__*", "model:x__*"]
+                 |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+                 = give one of its groups a server of accepted: `model:e`
 
             portcullis.toml:24:10: `rules[0].tools[0]`: a model call does not wait for a person
               24 | tools = ["model:e__*", "model:x__*"]

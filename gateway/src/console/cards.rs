@@ -54,8 +54,8 @@ impl CardView {
     /// A card for this reader.
     pub(super) fn new(api: &Api, who: &Who, card: &Card) -> Self {
         let shown = &card.shown;
-        let barred = if who.may_decide(&api.broker.config, &shown.group) {
-            who.barred(&api.broker.config).map(str::to_owned)
+        let barred = if who.may_decide(&api.broker.config.now(), &shown.group) {
+            who.barred(&api.broker.config.now()).map(str::to_owned)
         } else {
             Some("You see this question; answering it is for this group's approvers.".to_owned())
         };

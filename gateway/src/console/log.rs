@@ -122,7 +122,7 @@ pub(super) async fn list(
         ("withdrawn", "withdrawn"),
     ];
     let found = audit::page(&api, &who, &wanted).await?;
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let names = config.groups.keys().map(GroupName::to_string);
     let names = names.filter(|name| who.may_see(config, name));
     let mut filters = wanted.filters().into_iter();

@@ -62,7 +62,7 @@ pub(super) struct PinCard {
 impl PinCard {
     fn new(api: &Api, who: &Who, pin: &PinView) -> Self {
         let barred = if pins::may_answer(api, who, &pin.server) {
-            who.barred(&api.broker.config).map(str::to_owned)
+            who.barred(&api.broker.config.now()).map(str::to_owned)
         } else {
             Some("You see this; answering it is for approvers of a group that uses it.".to_owned())
         };

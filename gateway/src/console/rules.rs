@@ -85,7 +85,7 @@ pub(super) async fn rules(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
 ) -> Result<Response, Refused> {
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let may = |group: &str| who.may_decide(config, group) && who.barred(config).is_none();
     let rules = seen(&api, &who);
     let Attention {

@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use policy::action::{Digest, hex};
 use policy::ids::UserName;
 
-use crate::config::{Config, Role};
+use crate::config::Role;
 pub use crate::db::sessions::Origin;
 use crate::db::sessions::{Link, Row};
 use crate::db::{Db, DbError};
 use crate::keys::short_id;
+use crate::live::Live;
 
 /// The header that carries the page's token.
 pub const TOKEN_HEADER: &str = "x-portcullis-token";
@@ -110,14 +111,14 @@ impl From<LinkError> for NoEntry {
 #[derive(Debug)]
 pub struct Sessions {
     db: Db,
-    config: Arc<Config>,
+    config: Arc<Live>,
     cookie: String,
 }
 
 impl Sessions {
     /// The sessions of the instance that listens at this port. Cookies ignore ports, so the port is
     /// in the cookie's name: two instances on one host do not overwrite each other's.
-    pub fn new(db: Db, config: Arc<Config>, port: u16) -> Self {
+    pub fn new(db: Db, config: Arc<Live>, port: u16) -> Self {
         Self {
             db,
             config,
@@ -160,7 +161,12 @@ impl Sessions {
         if !same(&link.secret, given) {
             return Err(NoEntry::NotValid);
         }
-        let role = self.config.users.get(&link.person).map(|user| user.role);
+        let role = self
+            .config
+            .now()
+            .users
+            .get(&link.person)
+            .map(|user| user.role);
         let role = role.ok_or(NoEntry::NotValid)?;
         if !link.used && now >= link.expires_at {
             return Err(NoEntry::NotValid);
@@ -242,7 +248,7 @@ impl Sessions {
             return None;
         }
         // Who was taken out of the configuration is nobody from then on.
-        let role = self.config.users.get(&row.person)?.role;
+        let role = self.config.now().users.get(&row.person)?.role;
         Some(Session {
             id: row.id.clone(),
             person: row.person.clone(),
@@ -279,7 +285,8 @@ impl Sessions {
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
-        let public = self.config.public_url.as_deref();
+        let config = self.config.now();
+        let public = config.public_url.as_deref();
         let public = public.and_then(|url| url.strip_prefix("https://"));
         public
             .zip(host)
@@ -323,9 +330,9 @@ mod tests {
     use super::*;
 
     async fn sessions(folder: &tempfile::TempDir) -> Sessions {
-        let config = Config::parse("", std::path::Path::new("t.toml")).unwrap();
         let db = Db::open(folder.path()).await.unwrap();
-        Sessions::new(db, Arc::new(config), 4010)
+        let config = crate::config::Config::parse("", std::path::Path::new("t.toml"));
+        Sessions::new(db, Live::new(config.unwrap()), 4010)
     }
 
     fn local() -> UserName {

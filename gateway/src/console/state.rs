@@ -111,7 +111,7 @@ pub(super) async fn status(
         Entrance::Console { origin, .. } => Some(*origin),
         Entrance::Socket => None,
     };
-    let config = &api.broker.config;
+    let config = &api.broker.config.now();
     let hosted = config.groups.values().any(|group| group.model.is_some());
     let mut groups = config.groups.keys().map(ToString::to_string);
     Ok(page(&Status {

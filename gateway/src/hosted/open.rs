@@ -46,7 +46,8 @@ pub async fn open(
     runtime: Arc<dyn Runtime>,
     listen: SocketAddr,
 ) -> Result<Arc<Groups>, OpenError> {
-    let agents = broker.config.groups.iter();
+    let config = broker.config.now();
+    let agents = config.groups.iter();
     let host = Host {
         broker: Arc::downgrade(broker),
         runtime,
@@ -59,7 +60,7 @@ pub async fn open(
         db.groups(),
         broker.hosted.web.clone(),
         Arc::new(host),
-        settings(&broker.config),
+        settings(&config),
         broker.stopping.clone(),
         broker.tasks.clone(),
     )

@@ -135,7 +135,8 @@ async fn listings(
     if let Some(server) = &caller.scope {
         return Ok(vec![(server.clone(), catalog.get(server).await?)]);
     }
-    let group = mcp.broker.config.groups.get(&caller.principal.group);
+    let config = mcp.broker.config.now();
+    let group = config.groups.get(&caller.principal.group);
     let mut servers: Vec<&str> = group
         .map(|group| {
             group

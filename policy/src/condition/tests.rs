@@ -39,6 +39,7 @@ fn facts(args: Value) -> Facts {
         },
         labels,
         contains_secrets: false,
+        clean_room: false,
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),

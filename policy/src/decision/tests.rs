@@ -56,6 +56,7 @@ fn facts(traits: Traits, labels: Labels) -> Facts {
         traits,
         labels,
         contains_secrets: false,
+        clean_room: false,
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),
@@ -285,6 +286,47 @@ fn an_allow_lifts_the_gates_it_names_and_no_other() {
             vec!["a".to_owned()]
         )
     );
+}
+
+#[test]
+fn nothing_that_strangers_wrote_comes_into_a_clean_room() {
+    let all = [
+        Gate::PublicSink,
+        Gate::DangerousWrites,
+        Gate::Credential,
+        Gate::ChangedTool,
+    ];
+    let policy = Policy {
+        rules: vec![rule("a", Effect::Allow, &all)],
+    };
+    for (source, clean_room, decision) in [
+        (Level::Yes, true, Decision::Deny),
+        (Level::Forbidden, true, Decision::Deny),
+        (Level::No, true, Decision::Allow),
+        (Level::Yes, false, Decision::Allow),
+    ] {
+        let facts = Facts {
+            clean_room,
+            ..facts(
+                Traits {
+                    public_source: source,
+                    ..Traits::ORDINARY
+                },
+                labels(false, false),
+            )
+        };
+        assert_eq!(
+            decided(&policy, &facts),
+            decision,
+            "{source:?} {clean_room}"
+        );
+        // Whatever the method: a resource is read as well as a tool is called.
+        let read = Facts {
+            action: action(Method::Read),
+            ..facts
+        };
+        assert_eq!(decided(&policy, &read), decision, "{source:?} {clean_room}");
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn facts(args: Value) -> Facts {
         },
         labels: Labels::default(),
         contains_secrets: false,
+        clean_room: false,
         changed: false,
         credentials: Vec::new(),
         destinations: Vec::new(),
