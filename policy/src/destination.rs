@@ -12,6 +12,8 @@ pub mod address;
 pub mod known;
 pub mod words;
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -151,24 +153,22 @@ fn add(
     (role, address): (Role, bool),
     found: Option<&Origin>,
 ) {
-    let destination = if all.len() < MOST {
-        Destination {
+    let destination = match all.len().cmp(&MOST) {
+        Ordering::Less => Destination {
             at: at.to_owned(),
             value: value.chars().take(SHOWN).collect(),
             role,
             address,
             found: found.cloned(),
-        }
-    } else if all.len() == MOST {
-        Destination {
+        },
+        Ordering::Equal => Destination {
             at: at.to_owned(),
             value: format!("more than {MOST} values"),
             role: Role::Text,
             address: true,
             found: None,
-        }
-    } else {
-        return;
+        },
+        Ordering::Greater => return,
     };
     all.push(destination);
 }

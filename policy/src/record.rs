@@ -386,6 +386,10 @@ pub struct Answer {
 
 impl Story {
     /// Begins a story with an entry; `None` if the entry begins none.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each event, exhaustively"
+    )]
     pub fn begin(entry: &Entry) -> Option<Self> {
         let at = Timestamp::from_millisecond(entry.at).ok()?;
         let blank = |principal: &str, tool: &str, decision, outcome| Self {

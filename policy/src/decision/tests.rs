@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -974,13 +975,11 @@ fn the_matrix_with_destinations_as_people_read_it() {
     ];
     let mut printed = String::new();
     for (name, args) in rows {
-        printed.push_str(&format!("{name:<42}"));
+        let _ = write!(printed, "{name:<42}");
         for (untrusted, secret) in [(false, false), (true, false), (false, true), (true, true)] {
             let facts = sent(&said, args.clone(), labels(untrusted, secret));
-            printed.push_str(&format!(
-                " {:<8}",
-                decided(&Policy::default(), &facts).as_str()
-            ));
+            let decision = decided(&Policy::default(), &facts);
+            let _ = write!(printed, " {:<8}", decision.as_str());
         }
         printed.push('\n');
     }
@@ -1051,7 +1050,7 @@ proptest! {
             decided(&Policy::default(), &facts)
         };
         prop_assert!(decide(&[&one, &two]) <= decide(&[&one]));
-        let all = format!("{} {}", to, text);
+        let all = format!("{to} {text}");
         prop_assert!(decide(&[&one, &all]) <= decide(&[&one]));
     }
 

@@ -438,7 +438,8 @@ fn a_server_that_was_given_too_much_is_trusted_no_more() {
 fn what_is_kept_has_a_limit_and_the_oldest_goes_first() {
     let mut known = wrote(&["the first is first@example.org"]);
     for n in 0..40 {
-        let text: String = (0..1000).map(|m| format!("w{n}x{m} ")).collect();
+        let words: Vec<String> = (0..1000).map(|m| format!("w{n}x{m}")).collect();
+        let text = words.join(" ");
         assert!(known.learn(Source::of_person("ana", 100 + n, &text)));
     }
     check(

@@ -289,8 +289,8 @@ fn word(text: &str, all: &mut Vec<Piece>) {
         after.push(c);
         text = text.get(..text.len() - c.len_utf8()).unwrap_or_default();
     }
-    let owner = ["'s", "’s"].iter().find_map(|end| text.strip_suffix(end));
-    let (text, owned) = match owner {
+    let of_whom = ["'s", "’s"].iter().find_map(|end| text.strip_suffix(end));
+    let (text, owned) = match of_whom {
         Some(name) if !name.is_empty() => (name, true),
         Some(_) | None => (text, false),
     };
