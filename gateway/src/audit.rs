@@ -171,7 +171,7 @@ impl Audit {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
         let walk = end_of(&db).await?;
-        let (grows, grown) = watch::channel(walk.seq);
+        let (grows, length) = watch::channel(walk.seq);
         let writer = Writer {
             checkpoints: Checkpoints::new(keys.clone(), copy, walk.seq),
             walk,
@@ -185,7 +185,7 @@ impl Audit {
         let audit = Self {
             jobs,
             waiting,
-            grown,
+            grown: length,
         };
         Ok((audit, tokio::spawn(writer.run(queue))))
     }

@@ -362,7 +362,7 @@ impl Broker {
         let listing = self.catalog.known(&action.server);
         let group = config.groups.get(&action.group);
         Facts {
-            destinations: self.destinations(config, &action, traits, conversation),
+            destinations: Self::destinations(config, &action, traits, conversation),
             read: conversation.has_read() && conversation.known.heard(),
             traits,
             labels: conversation.labels.clone(),

@@ -240,9 +240,12 @@ async fn start(paths: Paths, listen: Option<SocketAddr>) -> Result<(), Failure> 
     }
     up::run(paths, config, UpOptions { listen, demo })
         .await
-        .map_err(|error| match error {
-            up::UpError::Config(problems) => Failure::Usage(problems.to_string()),
-            error => Failure::of(&error),
+        .map_err(|error| {
+            if let up::UpError::Config(problems) = &error {
+                Failure::Usage(problems.to_string())
+            } else {
+                Failure::of(&error)
+            }
         })
 }
 

@@ -251,7 +251,7 @@ impl std::str::FromStr for PublicKey {
 
 /// What hexadecimal digits say.
 fn bytes(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len())

@@ -125,6 +125,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`UpError`], if it cannot start.
+#[expect(
+    clippy::too_many_lines,
+    reason = "everything is opened and closed in one order"
+)]
 pub async fn run(paths: Paths, config: Config, options: UpOptions) -> Result<(), UpError> {
     let listen = options.listen.unwrap_or(config.listen);
     config::may_listen(listen, config.behind_proxy).map_err(UpError::Exposed)?;

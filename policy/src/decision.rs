@@ -26,6 +26,7 @@ pub struct Policy {
 
 /// Everything a decision depends on. It goes into the record whole, so that the decision can be
 /// made again from it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// What is asked.

@@ -22,6 +22,10 @@ pub struct Otherwise {
 }
 
 /// The changes that would make a decision another one, the smallest first.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of what could be otherwise, one after the other"
+)]
 pub fn otherwise(policy: &Policy, facts: &Facts) -> Vec<Otherwise> {
     let now = explain(policy, facts);
     let mut found = Vec::new();

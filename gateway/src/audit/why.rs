@@ -1,6 +1,8 @@
 //! The whole story of an action in words: what was read before, what was decided and why, who was
 //! asked and answered, what ran, what came back, how it ended.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use policy::action::canonical;
 use policy::approval::State;
@@ -169,11 +171,10 @@ pub fn steps(entries: &[(Entry, Event)]) -> Steps {
 }
 
 fn with(args: &Value) -> String {
-    match args {
-        Value::Null => String::new(),
-        Value::Object(members) if members.is_empty() => String::new(),
-        args => format!(" with {}", short(&canonical(args))),
+    if args.is_null() || args.as_object().is_some_and(serde_json::Map::is_empty) {
+        return String::new();
     }
+    format!(" with {}", short(&canonical(args)))
 }
 
 /// A text of a line's length.
@@ -200,11 +201,11 @@ fn decided(why: &Why) -> String {
         out.push_str(&why.reasons.join("; "));
     }
     if !why.rules.is_empty() {
-        out.push_str(&format!(" [{}]", why.rules.join(", ")));
+        let _ = write!(out, " [{}]", why.rules.join(", "));
     }
     if !why.lifted.is_empty() {
         let lifted: Vec<&str> = why.lifted.iter().map(|gate| gate.as_str()).collect();
-        out.push_str(&format!("; lifted: {}", lifted.join(", ")));
+        let _ = write!(out, "; lifted: {}", lifted.join(", "));
     }
     out
 }

@@ -19,7 +19,6 @@ fn server_of<'a>(config: &'a Config, action: &Action) -> Option<&'a Server> {
 impl Broker {
     /// The destinations of an action, where that can matter for the decision.
     pub(super) fn destinations(
-        &self,
         config: &Config,
         action: &Action,
         traits: Traits,
@@ -32,7 +31,7 @@ impl Broker {
         let tool = server.and_then(|server| server.tools.get(&action.name));
         let declared = tool.map_or(&[][..], |tool| &tool.destinations);
         let read = conversation.has_read();
-        if !traits.public_sink.holds() || !(read || !declared.is_empty()) {
+        if !traits.public_sink.holds() || (!read && declared.is_empty()) {
             return Vec::new();
         }
         destination::of_call(&action.name, &action.args, declared, &conversation.known)

@@ -44,7 +44,7 @@ pub(super) fn check(item: &Item<'_>, config: &Config) {
         let reached = groups.any(|(_, group)| {
             let model = group.model.as_ref();
             let model = model.map(|model| format!("model:{}", model.provider));
-            let servers = group.servers.iter().map(|server| server.as_str());
+            let servers = group.servers.iter().map(policy::ids::ServerName::as_str);
             let mut all = servers.chain(model.as_deref());
             all.any(|server| targets.iter().any(|target| target == server))
         });

@@ -15,14 +15,17 @@ pub(super) struct Read {
     pub(super) problem: Problem,
 }
 
+/// The tools of a server with their input schemas.
+type Tools = Vec<(String, Value)>;
+
 /// How deep a schema is followed.
 const DEEPEST: usize = 24;
 
 impl Config {
     /// What conditions read of arguments that cannot be there; `known` gives the tools of a server
     /// with their input schemas, where they are known.
-    pub fn impossible(&self, known: &dyn Fn(&str) -> Option<Vec<(String, Value)>>) -> Vec<Problem> {
-        let listings: Vec<(&str, Option<Vec<(String, Value)>>)> = self
+    pub fn impossible(&self, known: &dyn Fn(&str) -> Option<Tools>) -> Vec<Problem> {
+        let listings: Vec<(&str, Option<Tools>)> = self
             .servers
             .keys()
             .map(|server| (server.as_str(), known(server.as_str())))
@@ -36,11 +39,7 @@ impl Config {
     }
 }
 
-fn is_impossible(
-    rule: &Rule,
-    steps: &[Step],
-    listings: &[(&str, Option<Vec<(String, Value)>>)],
-) -> bool {
+fn is_impossible(rule: &Rule, steps: &[Step], listings: &[(&str, Option<Tools>)]) -> bool {
     let mut spoken_of = false;
     let fits = |patterns: &Option<Vec<Pattern>>, text: &str| {
         let all = patterns.as_ref();

@@ -291,6 +291,10 @@ fn came_back(result: &record::Told) -> Vec<(&'static str, Text)> {
     told.into_iter().chain(size).chain([digest]).collect()
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each event, exhaustively"
+)]
 fn step(entry: &Entry, event: &Event) -> Step {
     let at = Timestamp::from_millisecond(entry.at).unwrap_or_default();
     let blank = |title: String, tone| Step {

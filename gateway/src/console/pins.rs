@@ -14,6 +14,10 @@ struct Side {
     after: Text,
 }
 
+#[expect(
+    clippy::struct_field_names,
+    reason = "the place is what the card calls it"
+)]
 struct Place {
     place: Text,
     was: Option<Side>,

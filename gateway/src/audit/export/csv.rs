@@ -1,7 +1,6 @@
 //! A story as a line of a table (RFC 4180).
 
 use policy::record::Story;
-use serde_json::Value;
 
 use crate::audit::find;
 
@@ -13,9 +12,10 @@ approval,answer,answered_by,reason,outcome,detail,closed_at,hash,prev\r\n";
 pub(super) fn line(story: &Story) -> String {
     let answer = story.answer.as_ref();
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let args = match &story.args {
-        Value::Null => String::new(),
-        args => args.to_string(),
+    let args = if story.args.is_null() {
+        String::new()
+    } else {
+        story.args.to_string()
     };
     let cells = [
         story.seq.to_string(),

@@ -35,27 +35,24 @@ pub(super) async fn run(
         Form::Csv => Format::Csv,
         Form::Ocsf => Format::Ocsf,
     };
-    let done = match output {
-        Some(path) => {
-            // Nobody else reads what the log holds.
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(|error| Failure::Failed(format!("`{}`: {error}", path.display())))?;
-            let mut out = BufWriter::new(file);
-            let done = export(data, format, span, &mut out).await;
-            let synced = out.flush().and_then(|()| out.get_ref().sync_all());
-            synced.map_err(|error| Failure::of(&error))?;
-            done
-        }
-        None => {
-            let mut out = BufWriter::new(io::stdout());
-            let done = export(data, format, span, &mut out).await;
-            out.flush().map_err(|error| Failure::of(&error))?;
-            done
-        }
+    let done = if let Some(path) = output {
+        // Nobody else reads what the log holds.
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| Failure::Failed(format!("`{}`: {error}", path.display())))?;
+        let mut out = BufWriter::new(file);
+        let done = export(data, format, span, &mut out).await;
+        let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+        synced.map_err(|error| Failure::of(&error))?;
+        done
+    } else {
+        let mut out = BufWriter::new(io::stdout());
+        let done = export(data, format, span, &mut out).await;
+        out.flush().map_err(|error| Failure::of(&error))?;
+        done
     };
     done.map(drop).map_err(|error| Failure::of(&error))
 }
