@@ -131,7 +131,7 @@ fn check_tells_what_is_there_or_what_is_wrong() {
 fn the_policy_is_a_table() {
     Desk::new(CONFIG).check(&["policy", "show"], expect![[r#"
         What a call meets, by what its conversation has read (`*`: every other tool).
-        A credential in the arguments, a changed definition or the server's own hints can turn `allow` into `ask`.
+        A credential in the arguments, a changed definition or the server's own hints can turn `allow` into `ask`; rules with a condition are not in the table.
 
         GROUP  TOOL                   NOTHING  UNTRUSTED  SECRET  BOTH   TRAITS
         lone   files__*               ask      ask        ask     ask    dangerous_writes
@@ -199,68 +199,85 @@ fn a_decision_explains_itself() {
         traits    dangerous_writes, read_only
         note      the server's own hints are not known here; at a call they may make it stricter
         # files__write_file
-        decision  ask
-        why       dangerous_writes: it may change something that cannot be undone
-        gates     dangerous_writes
-        lifted    -
-        rules     -
-        labels    -
-        it adds   -
-        traits    dangerous_writes
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   ask
+        why        dangerous_writes: it may change something that cannot be undone
+        gates      dangerous_writes
+        lifted     -
+        rules      -
+        labels     -
+        it adds    -
+        traits     dangerous_writes
+        otherwise  if the tool were declared `read_only`: allow
+                   if `dangerous_writes` were not true of it: allow
+                   with a rule that allows it and lifts dangerous_writes: allow
+        note       the server's own hints are not known here; at a call they may make it stricter
         # files__write_note --label untrusted
-        decision  allow
-        why       dangerous_writes: it may change something that cannot be undone
-        gates     -
-        lifted    dangerous_writes
-        rules     notes
-        labels    untrusted
-        it adds   -
-        traits    dangerous_writes
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   allow
+        why        dangerous_writes: it may change something that cannot be undone
+        gates      -
+        lifted     dangerous_writes
+        rules      notes
+        labels     untrusted
+        it adds    -
+        traits     dangerous_writes
+        otherwise  without the rule `notes`: ask (dangerous_writes)
+        note       the server's own hints are not known here; at a call they may make it stricter
         # files__shred
-        decision  deny
-        why       `dangerous_writes` is forbidden here
-                  dangerous_writes: it may change something that cannot be undone
-        gates     dangerous_writes
-        lifted    -
-        rules     -
-        labels    -
-        it adds   -
-        traits    dangerous_writes (forbidden)
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   deny
+        why        `dangerous_writes` is forbidden here
+                   dangerous_writes: it may change something that cannot be undone
+        gates      dangerous_writes
+        lifted     -
+        rules      -
+        labels     -
+        it adds    -
+        traits     dangerous_writes (forbidden)
+        otherwise  if the tool were declared `read_only`: allow
+                   if `dangerous_writes` were not forbidden of it: allow
+                   with a rule that allows it and lifts dangerous_writes: deny
+        note       the server's own hints are not known here; at a call they may make it stricter
         # wiki__admin_drop
-        decision  deny
-        why       dangerous_writes: it may change something that cannot be undone
-                  rule `no-admin` denies it
-        gates     dangerous_writes
-        lifted    -
-        rules     no-admin
-        labels    -
-        it adds   untrusted, secret
-        traits    public_source, secret_data, public_sink, dangerous_writes
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   deny
+        why        dangerous_writes: it may change something that cannot be undone
+                   rule `no-admin` denies it
+        gates      dangerous_writes
+        lifted     -
+        rules      no-admin
+        labels     -
+        it adds    untrusted, secret
+        traits     public_source, secret_data, public_sink, dangerous_writes
+        otherwise  if the tool were declared `read_only`: deny
+                   if `dangerous_writes` were not true of it: deny
+                   without the rule `no-admin`: ask (dangerous_writes)
+                   with a rule that allows it and lifts dangerous_writes: deny
+        note       the server's own hints are not known here; at a call they may make it stricter
         # wiki__search --label untrusted --label secret
-        decision  ask
-        why       dangerous_writes: it may change something that cannot be undone
-                  public_sink: it can reach strangers, and this conversation has read both secrets and what strangers wrote
-        gates     public_sink, dangerous_writes
-        lifted    -
-        rules     -
-        labels    untrusted, secret
-        it adds   untrusted, secret
-        traits    public_source, secret_data, public_sink, dangerous_writes
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   ask
+        why        dangerous_writes: it may change something that cannot be undone
+                   public_sink: it can reach strangers, and this conversation has read both secrets and what strangers wrote
+        gates      public_sink, dangerous_writes
+        lifted     -
+        rules      -
+        labels     untrusted, secret
+        it adds    untrusted, secret
+        traits     public_source, secret_data, public_sink, dangerous_writes
+        otherwise  without the label `untrusted`: ask (dangerous_writes)
+                   if the tool were declared `read_only`: ask (public_sink)
+                   if `public_sink` were not true of it: ask (dangerous_writes)
+                   if `dangerous_writes` were not true of it: ask (public_sink)
+                   with a rule that allows it and lifts public_sink, dangerous_writes: allow
+        note       the server's own hints are not known here; at a call they may make it stricter
         # files__read_text_file --args {"path": "ghp_0123456789abcdef0123456789abcdef0123"}
-        decision  ask
-        why       credential: its arguments hold a credential, at /path
-        gates     credential
-        lifted    -
-        rules     -
-        labels    -
-        it adds   -
-        traits    dangerous_writes, read_only
-        note      the server's own hints are not known here; at a call they may make it stricter
+        decision   ask
+        why        credential: its arguments hold a credential, at /path
+        gates      credential
+        lifted     -
+        rules      -
+        labels     -
+        it adds    -
+        traits     dangerous_writes, read_only
+        otherwise  with a rule that allows it and lifts credential: allow
+        note       the server's own hints are not known here; at a call they may make it stricter
     "##]].assert_eq(&all);
 }
 
@@ -303,7 +320,7 @@ fn wrong_usage_is_status_2_and_no_instance_is_status_1() {
         &[
             "policy", "explain", "--group", "work", "--tool", "files__x", "--label", "odd",
         ],
-        &["approve", "q1", "--for", "always"],
+        &["approve", "q1", "--for", "ever"],
         &["approve"],
         &["token", "issue", "--group", "work", "--ttl", "30"],
         &["up", "--listen", "0.0.0.0:0"],

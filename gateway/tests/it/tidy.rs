@@ -72,6 +72,7 @@ const KEPT_TO: [(&str, &[&str]); 8] = [
         "sea_orm_migration::",
         &[
             "gateway/src/db/migrations.rs",
+            "gateway/src/db/migrations/",
             "gateway/src/db.rs",
             "channels/src/db.rs",
             "groups/src/db.rs",

@@ -79,11 +79,12 @@ fn what_an_agent_wrote_cannot_deceive_who_approves_it() {
         .collect();
     expect![[r#"
         q7  pending  mail__send  in group work
-            arguments  to = ana@example.org
-                       body = pay\u{202e} me\u{1b}[2J
-            why        it may change something that cannot be undone
-            asked      2026-01-02 03:04:05 UTC
-            expires    2001-01-02 15:04:05"#]]
+            arguments   to = ana@example.org
+                        body = pay\u{202e} me\u{1b}[2J
+            why         it may change something that cannot be undone
+            asked       2026-01-02 03:04:05 UTC
+            expires     2001-01-02 15:04:05
+            may answer  -"#]]
     .assert_eq(&out.join("\n"));
     assert_eq!(
         asked.recv().unwrap().trim(),
@@ -194,10 +195,10 @@ fn lists_are_tables_or_json() {
     desk.check(
         &["servers"],
         expect![[r#"
-        NAME   STATE    TRANSPORT  TOOLS  LAST ERROR
-        files  running  stdio      14     -
-        wiki   failed   http       0      cannot connect
-        [0]"#]],
+            NAME   STATE    TRANSPORT  TOOLS  PINS  LAST ERROR
+            files  running  stdio      14     -     -
+            wiki   failed   http       0      -     cannot connect
+            [0]"#]],
     );
     let status = r#"{"version": "0.1.0", "listen": "127.0.0.1:4010", "uptime_seconds": 93784, "groups": ["work"], "servers": [{"name": "files", "state": "idle"}], "open_approvals": 0}"#;
     let (desk, _asked) = Desk::answering(200, status);

@@ -191,10 +191,14 @@ async fn killing_the_gateway_leaves_nothing_within_five_seconds() {
     for server in [SERVER.to_owned(), stubborn] {
         let dir = tempfile::tempdir().unwrap();
         let stand_in = StandIn::start(dir.path(), &server);
-        let escaped = fs::read_to_string(dir.path().join("escaped"))
-            .unwrap()
-            .parse()
-            .unwrap();
+        // The file is there before its text is.
+        let mut escaped = 0;
+        until("the one that escapes has said which it is", || {
+            let text = fs::read_to_string(dir.path().join("escaped"));
+            escaped = text.unwrap_or_default().parse().unwrap_or_default();
+            escaped != 0
+        })
+        .await;
         let supervisor = stand_in.supervisor;
         assert!(is_alive(escaped) && is_alive(supervisor));
         let killed = Instant::now();
