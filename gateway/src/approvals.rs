@@ -3,7 +3,7 @@
 //! Here a question is asked, joined, answered and settled. What runs after a yes is the
 //! [broker's](crate::broker) business.
 //!
-//! Reading order: [`held`], [`ask`], [`decide`], [`end`], [`recall`], [`shown`].
+//! Reading order: `held`, `ask`, `decide`, `end`, `recall`, `shown`.
 
 mod always;
 mod ask;

@@ -1,7 +1,7 @@
 //! The `when` of a rule: an expression in CEL (Common Expression Language) over what is asked.
 //!
 //! It is read, checked and compiled once. What an agent sends can neither make it slow nor choose a
-//! pattern that it is matched against: the cost is bounded before it runs ([`cost`]), patterns are
+//! pattern that it is matched against: the cost is bounded before it runs (`cost`), patterns are
 //! written in the rule, and whatever cannot be told is an error, which counts against the call.
 
 mod check;

@@ -3,7 +3,7 @@
 //! Two questions with different answers: *does this text hold a credential* ([`Finder::find`], a gate,
 //! so it should rarely be wrong) and *should this be shown* ([`Finder::mask`], which would rather hide
 //! too much). Credentials are known by their form ([`forms`]) or because the gateway holds them
-//! ([`known`]); how random a text looks says nothing here.
+//! (`known`); how random a text looks says nothing here.
 
 mod forms;
 mod known;
