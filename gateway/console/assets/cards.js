@@ -40,8 +40,11 @@ function showCard(id, html) {
     settle(fresh);
     const asks = (card) => card.dataset.open + Boolean(card.querySelector("[data-anyway]"));
     if (asks(old) !== asks(fresh)) notYet();
-    else if (old.querySelector("form.decide:not([data-sent]) button:disabled")) {
+    // A no is held back only while nothing is answered; an *allow* also until the card was read.
+    else if (old.querySelector("form.decide:not([data-sent]) button.deny:disabled")) {
       for (const one of fresh.querySelectorAll("form.decide button")) one.disabled = true;
+    } else {
+      lookAtCards();
     }
   }
 }

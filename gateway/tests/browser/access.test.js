@@ -73,7 +73,7 @@ test("a keyboard is enough", async () => {
     assert.notEqual(ring, "none", `no ring at ${order.at(-1)}`);
   }
   const answers = order.slice(order.indexOf("Allow once"));
-  assert.deepEqual(answers, ["Allow once", "Allow for this task", "reason", "Deny"]);
+  assert.deepEqual(answers, ["Allow once", "Allow for this task", "Always…", "Change…", "reason", "Deny"]);
   // Enter in the reason is a no.
   await page.keyboard.press("Shift+Tab");
   await page.keyboard.type("not by keyboard");
